@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The loop: take requests and events, look up a block, run it.
+ *
+ * soft_run() lands faults (run_landing); between requests run_blocks() goes
+ * from block to block and looks at nothing but v->request and v->shadow at
+ * their ends. While something must be looked at after each instruction
+ * (single-step, breakpoints, interrupt shadow, the end of CS, vcpu_step())
+ * step_one() runs them one by one.
+ */
+#include "engine/soft/core.h"
+
+/* Linear address of rIP `rip`. */
+soft_inline uint64_t code_linear(const struct soft_vcpu *v, uint64_t rip, bool wide)
+{
+	return wide ? rip : (uint32_t)(v->seg[SEG_CS].base + rip);
+}
+
+/* The block that the jump cache has for `linear`, or NULL. */
+soft_inline struct block *jump_find(const struct soft_vcpu *v, uint64_t linear)
+{
+	const struct block_state *s = v->blocks;
+	const struct jump_entry *j = &s->jump[jump_hash(linear)];
+	struct block *b = block_by_number(s, j->block);
+
+	if (unlikely(j->linear != linear))
+		return NULL;
+	if (j->ctx != jump_ctx(v, v->mmu->global_id) && j->ctx != jump_ctx(v, v->mmu->id))
+		return NULL;
+	return likely(atomic_load_explicit(&b->n, memory_order_relaxed)) ? b : NULL;
+}
+
+/* The successor that `b`, which ended `delta` bytes from its start, is linked to. */
+soft_inline struct block *link_find(const struct soft_vcpu *v, struct block *b, uint32_t delta)
+{
+	const struct block_state *s = v->blocks;
+	struct block *next;
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t link = atomic_load_explicit(&b->link[i], memory_order_acquire);
+
+		if ((uint32_t)link == delta) {
+			next = block_by_number(s, link >> 32);
+			return likely(atomic_load_explicit(&next->n, memory_order_relaxed)) ? next : NULL;
+		}
+	}
+	return NULL;
+}
+
+/* A block that no cache has. NULL: the instruction must run by itself. */
+static __attribute__((noinline)) struct block *find_slow(struct soft_vcpu *v, uint64_t linear, struct block *from,
+							  uint64_t start, uint64_t rip)
+{
+	struct block *b = block_get(v, linear, v->mode);
+
+	if (b && from)
+		block_link(v, from, start, b, rip);
+	return b;
+}
+
+/*
+ * Run from v->rip until a request or shadow wants attention, the code turns
+ * from 64-bit (`wide`) to other or back, or an instruction must run by itself
+ * (v->blocks->once). Leaves by longjmp, too.
+ */
+soft_inline void run_blocks(struct soft_vcpu *v, bool wide)
+{
+	uint64_t rip = v->rip, start = 0;
+	struct block *b = NULL, *next;
+
+	for (;;) {
+		const struct insn *i, *end;
+		uint64_t linear;
+
+		if (unlikely((v->mode == MODE_64) != wide))
+			return;
+		linear = code_linear(v, rip, wide);
+		next = jump_find(v, linear);
+		if (unlikely(!next)) {
+			next = find_slow(v, linear, b, start, rip);
+			if (!next)
+				break;
+		}
+linked:
+		b = next;
+		start = rip;
+		if (!wide && unlikely(rip + b->bytes - 1 > v->seg[SEG_CS].limit))
+			break;
+		i = b->insn;
+		end = i + b->count;
+		v->insns += b->count;
+		do {
+			v->rip = rip;
+			rip += i->len;
+			v->next_rip = rip;
+			__atomic_load_n(&i->fn, __ATOMIC_RELAXED)(v, i);
+		} while (++i != end);
+		rip = wide ? v->next_rip : (uint32_t)v->next_rip;
+		v->rip = rip;
+		if (!wide)
+			v->next_rip = rip;
+		if (unlikely(atomic_load_explicit(&v->request, memory_order_relaxed) | v->shadow))
+			return;
+		next = link_find(v, b, rip - start);
+		if (likely(next))
+			goto linked;
+	}
+	v->blocks->once = true;
+}
+
+static __attribute__((noinline)) void run_wide(struct soft_vcpu *v)
+{
+	run_blocks(v, true);
+}
+
+static __attribute__((noinline)) void run_narrow(struct soft_vcpu *v)
+{
+	run_blocks(v, false);
+}
+
+/* Exactly one instruction (of a string instruction: as many iterations as its handler makes). */
+static void step_one(struct soft_vcpu *v)
+{
+	bool wide = v->mode == MODE_64;
+	uint64_t linear = code_linear(v, v->rip, wide);
+	struct block *b = block_get(v, linear, v->mode | BLOCK_KEY_SINGLE);
+	const struct insn *i;
+
+	if (!b)
+		b = block_uncached(v, linear);
+	i = &b->insn[0];
+	if (!wide && v->rip + i->len - 1 > v->seg[SEG_CS].limit)
+		soft_raise(v, EXC_GP, 0);
+	v->shadow = 0;
+	v->next_rip = v->rip + i->len;
+	v->insns++;
+	__atomic_load_n(&i->fn, __ATOMIC_RELAXED)(v, i);
+	if (v->mode != MODE_64)
+		v->next_rip = (uint32_t)v->next_rip;
+	/* A string instruction between two elements is not complete: it neither counts nor meets its breakpoint again. */
+	if (v->next_rip == v->rip && i->map == MAP_1B && i->prefixes & (PFX_F2 | PFX_F3)) {
+		if (!v->step)
+			v->blocks->steps_left++;
+		if (dr7_has_code(v))
+			v->rflags |= FL_RF;
+	}
+	v->rip = v->next_rip;
+}
+
+/* A debug trap of the instruction that ended. */
+static bool trap_due(const struct soft_vcpu *v)
+{
+	return (v->step || v->dr6_pending) && v->shadow != 2;
+}
+
+/* False: leave with VCPU_EXIT_KICK. */
+static bool take_requests(struct soft_vcpu *v)
+{
+	uint32_t req = atomic_load(&v->request);
+
+	if (req & REQ_STOP) {
+		atomic_fetch_and(&v->request, ~(uint32_t)REQ_STOP);
+		soft_leave(v);
+		soft_enter(v);
+	}
+	if (req & (REQ_STATE | REQ_TLB_FLUSH)) {
+		atomic_fetch_and(&v->request, ~(uint32_t)(REQ_STATE | REQ_TLB_FLUSH));
+		if (req & REQ_TLB_FLUSH)
+			mmu_flush_all(v);
+	}
+	if (req & REQ_KICK && !v->blocks->stepping && !trap_due(v) && !(req & (REQ_INIT | REQ_SIPI))) {
+		atomic_fetch_and(&v->request, ~(uint32_t)REQ_KICK);
+		return false;
+	}
+	return true;
+}
+
+static void sleep_quietly(struct soft_vcpu *v)
+{
+	block_set_quiet(v, true);
+	soft_sleep(v);
+	block_set_quiet(v, false);
+}
+
+static enum vcpu_exit run_events(struct soft_vcpu *v)
+{
+	struct block_state *s = v->blocks;
+
+	for (;;) {
+		if (v->event.active) {
+			if (!excp_deliver(v))
+				return VCPU_EXIT_SHUTDOWN;
+			v->rip = v->next_rip;
+		}
+		if (unlikely(v->request) && !take_requests(v))
+			return VCPU_EXIT_KICK;
+		if (s->stepping && !s->steps_left && !trap_due(v))
+			return VCPU_EXIT_KICK;
+		if (excp_poll(v))
+			continue;
+		v->rip = v->next_rip; /* INIT and SIPI move it */
+		if (unlikely(v->mp_state != CPU_MP_RUNNABLE)) {
+			if (s->stepping)
+				return VCPU_EXIT_KICK;
+			sleep_quietly(v);
+			continue;
+		}
+		if (unlikely(s->stepping || s->once || v->shadow || v->request & REQ_TRAP || v->dr[7] & 0xff)) {
+			s->once = false;
+			s->steps_left -= s->stepping;
+			step_one(v);
+		} else if (v->mode == MODE_64) {
+			run_wide(v);
+		} else {
+			run_narrow(v);
+		}
+	}
+}
+
+/* A fault or a dead block came here by longjmp. */
+static void landed(struct soft_vcpu *v)
+{
+	struct block_state *s = v->blocks;
+
+	if (v->park->slow_locked)
+		soft_unlock_slow(v);
+	if (s->left) {
+		s->left = false;
+		s->steps_left += s->stepping;
+		v->rip = v->next_rip;
+	}
+}
+
+/* In a function of its own: nothing it needs lives in registers when it is landed in. */
+static __attribute__((noinline)) enum vcpu_exit run_landing(struct soft_vcpu *v)
+{
+	enum vcpu_exit exit;
+
+	if (__builtin_setjmp(v->fault_jmp))
+		landed(v);
+	exit = run_events(v);
+	asm volatile("" : : : "memory"); /* not a tail call: the frame must stay */
+	return exit;
+}
+
+static enum vcpu_exit run(struct soft_vcpu *v)
+{
+	struct soft_vcpu *outer = soft_current;
+	enum vcpu_exit exit;
+
+	soft_current = v;
+	soft_enter(v);
+	block_set_quiet(v, false);
+	exit = run_landing(v);
+	block_set_quiet(v, true);
+	soft_leave(v);
+	soft_current = outer;
+	v->stats.exits++;
+	return exit;
+}
+
+enum vcpu_exit soft_run(struct soft_vcpu *v, struct err *err)
+{
+	v->blocks->stepping = false;
+	return run(v);
+}
+
+int soft_step(struct soft_vcpu *v, unsigned n, enum vcpu_exit *exit, struct err *err)
+{
+	v->blocks->stepping = true;
+	v->blocks->steps_left = n;
+	*exit = run(v);
+	v->blocks->stepping = false;
+	return 0;
+}
