@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "image/block.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image/block_int.h"
+
+static int open_file(const struct block_options *o, bool direct, struct err *err)
+{
+	int flags = (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? O_DIRECT : 0);
+	int fd = open(o->path, flags);
+
+	if (fd >= 0)
+		return fd;
+	if (errno == EINVAL && direct)
+		return err_set(err, EINVAL, "%s: its file system has no direct I/O: use cache=writeback", o->path);
+	if ((errno == EACCES || errno == EROFS || errno == EPERM) && !o->readonly && !access(o->path, R_OK))
+		return err_set(err, errno, "%s cannot be written: make it writable or open it with readonly=on", o->path);
+	return err_set_errno(err, errno, "cannot open disk image %s", o->path);
+}
+
+/* A descriptor that was passed in must be open the way the options want it. */
+static int check_passed(const struct block_options *o, bool direct, struct err *err)
+{
+	int flags = fcntl(o->fd, F_GETFL), mode = flags & O_ACCMODE;
+
+	if (flags < 0)
+		return err_set_errno(err, errno, "descriptor %d for disk image %s", o->fd, o->path);
+	if (mode == O_WRONLY || (mode == O_RDONLY && !o->readonly))
+		return err_set(err, EACCES, "descriptor %d for disk image %s is not open for %s", o->fd, o->path,
+			       mode == O_WRONLY ? "reading" : "writing: use readonly=on");
+	if (direct && !(flags & O_DIRECT) && fcntl(o->fd, F_SETFL, flags | O_DIRECT))
+		return err_set(err, EINVAL, "%s: its file system has no direct I/O: use cache=writeback", o->path);
+	return 0;
+}
+
+static int find_size(struct block *b, struct err *err)
+{
+	struct stat st;
+
+	if (fstat(b->fd, &st))
+		return err_set_errno(err, errno, "cannot stat disk image %s", b->path);
+	if (S_ISBLK(st.st_mode)) {
+		b->device = true;
+		if (ioctl(b->fd, BLKGETSIZE64, &b->real_size))
+			return err_set_errno(err, errno, "cannot tell the size of %s", b->path);
+	} else if (S_ISREG(st.st_mode)) {
+		b->real_size = st.st_size;
+	} else {
+		return err_set(err, EINVAL, "%s is a %s: a disk image must be a file or a block device", b->path,
+			       S_ISDIR(st.st_mode) ? "directory" : S_ISCHR(st.st_mode) ? "character device" : "special file");
+	}
+	if (!b->real_size)
+		return err_set(err, EINVAL, "%s is empty: give it a size first, for example with truncate -s 10G", b->path);
+	b->size = (b->real_size + BLOCK_SECTOR - 1) & ~(uint64_t)(BLOCK_SECTOR - 1);
+	return 0;
+}
+
+static bool direct_read_works(struct block *b, unsigned align)
+{
+	void *buf = NULL;
+	bool works = !posix_memalign(&buf, 4096, 4096) && pread(b->fd, buf, align, align < b->real_size ? align : 0) >= 0;
+
+	free(buf);
+	return works;
+}
+
+/* What direct I/O asks of addresses, offsets and lengths. */
+static void find_alignment(struct block *b)
+{
+	int sector;
+
+	b->mem_align = b->off_align = 1;
+	if (!b->direct)
+		return;
+#ifdef STATX_DIOALIGN
+	struct statx sx;
+
+	if (!statx(b->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align) {
+		b->mem_align = sx.stx_dio_mem_align;
+		b->off_align = sx.stx_dio_offset_align;
+		return;
+	}
+#endif
+	if (b->device && !ioctl(b->fd, BLKSSZGET, &sector))
+		b->off_align = sector;
+	else
+		b->off_align = direct_read_works(b, 512) ? 512 : 4096;
+	b->mem_align = b->off_align;
+}
+
+/* Guests write in sectors of 512 bytes; a descriptor without O_DIRECT serves those that direct I/O can't. */
+static int open_plain(struct block *b, const struct block_options *o, struct err *err)
+{
+	char self[64];
+
+	if (b->off_align <= BLOCK_SECTOR)
+		return 0;
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", b->fd);
+	b->plain_fd = open(self, (b->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	if (b->plain_fd < 0)
+		return err_set_errno(err, errno, "%s has sectors of %u bytes and cannot be opened once more for smaller requests; "
+				     "use cache=writeback", b->path, b->off_align);
+	return 0;
+}
+
+static int check_format(struct block *b, const struct block_options *o, struct err *err)
+{
+	const char *found;
+	int ret;
+
+	if (o->format && strcmp(o->format, "raw"))
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported yet, only raw is", b->path, o->format);
+	if (o->format)
+		return 0;
+	ret = probe_format(b->fd, b->real_size, &found);
+	if (ret)
+		return err_set_errno(err, -ret, "cannot read disk image %s", b->path);
+	if (found)
+		return err_set(err, ENOTSUP, "%s is a %s image; only raw is supported yet: give format=raw to use it as it is",
+			       b->path, found);
+	return 0;
+}
+
+struct block *block_open(const struct block_options *o, struct err *err)
+{
+	struct block *b = calloc(1, sizeof(*b));
+	int ret;
+
+	if (b)
+		b->path = strdup(o->path);
+	if (!b || !b->path) {
+		err_set(err, ENOMEM, "no memory to open %s", o->path);
+		free(b);
+		if (o->fd >= 0)
+			close(o->fd);
+		return NULL;
+	}
+	b->readonly = o->readonly;
+	b->direct = o->cache == BLOCK_CACHE_NONE || o->cache == BLOCK_CACHE_DIRECTSYNC;
+	b->dsync = o->cache == BLOCK_CACHE_WRITETHROUGH || o->cache == BLOCK_CACHE_DIRECTSYNC;
+	b->unsafe = o->cache == BLOCK_CACHE_UNSAFE;
+	b->fd = o->fd;
+	b->plain_fd = -1;
+	if (o->fd >= 0)
+		ret = check_passed(o, b->direct, err);
+	else
+		ret = b->fd = open_file(o, b->direct, err);
+	if (ret >= 0)
+		ret = find_size(b, err);
+	if (!ret)
+		ret = lock_image(b->fd, b->path, !b->readonly, err);
+	if (!ret)
+		ret = check_format(b, o, err);
+	if (!ret) {
+		find_alignment(b);
+		ret = open_plain(b, o, err);
+	}
+	if (ret) {
+		block_close(b);
+		return NULL;
+	}
+	return b;
+}
+
+void block_close(struct block *b)
+{
+	if (!b)
+		return;
+	if (b->fd >= 0) {
+		unlock_image(b->fd);
+		close(b->fd);
+	}
+	if (b->plain_fd >= 0)
+		close(b->plain_fd);
+	free(b->path);
+	free(b);
+}
+
+uint64_t block_size(const struct block *b)
+{
+	return b->size;
+}
+
+bool block_readonly(const struct block *b)
+{
+	return b->readonly;
+}
+
+const char *block_path(const struct block *b)
+{
+	return b->path;
+}
+
+const char *block_format(const struct block *b)
+{
+	return "raw";
+}
+
+void block_get_stats(struct block *b, struct block_stats *s)
+{
+	const uint64_t *from = (const uint64_t *)&b->stats;
+	uint64_t *to = (uint64_t *)s;
+
+	for (unsigned i = 0; i < sizeof(*s) / sizeof(*to); i++)
+		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside the block layer:
+ *
+ *   block.c   opening, options, stats
+ *   probe.c   what an image looks like
+ *   lock.c    one writer a file
+ *   queue.c   requests: split into steps, bounce, continue, complete
+ *   uring.c   steps through io_uring
+ *   pool.c    steps through a few threads, where io_uring is refused
+ */
+#pragma once
+#include "image/block.h"
+
+#define BLOCK_SECTOR 512u
+#define BLOCK_BOUNCE (1u << 20) /* largest step through a bounce buffer */
+
+struct block {
+	int fd;
+	int plain_fd;       /* direct I/O with sectors larger than 512: what is not aligned goes through the page cache here; or -1 */
+	char *path;
+	bool readonly, device, direct, dsync, unsafe;
+	uint64_t size;      /* rounded up to sectors */
+	uint64_t real_size; /* beyond it reads give zeroes */
+	unsigned mem_align, off_align; /* direct I/O */
+	bool no_punch, no_zero; /* the file system said so; atomic */
+	struct block_stats stats; /* atomic */
+};
+
+enum step_kind {
+	STEP_NOP,   /* completes with `result` */
+	STEP_READ, STEP_WRITE, STEP_SYNC,
+	STEP_FALLOCATE, /* `mode` */
+	STEP_DISCARD,   /* BLKDISCARD */
+};
+
+/* One system call in flight for a request. */
+struct step {
+	struct block_queue *q;
+	struct block_request *r;
+	enum step_kind kind;
+	bool plain;  /* plain_fd */
+	int mode, flags; /* fallocate mode; RWF_* */
+	uint64_t offset, len;
+	const struct iovec *iov;
+	int niov;
+	void *bounce;
+	bool synced; /* the sync that follows a zeroing under write-through was sent */
+	int result;
+	struct step *next;
+};
+
+struct pool;
+struct uring;
+
+struct block_queue {
+	struct block *b;
+	struct loop *loop;
+	struct step *steps, *free;
+	unsigned depth, inflight;
+	struct block_request *pending, **pending_end;
+	bool reaping; /* inside completions: kicks wait */
+	struct uring *uring; /* or NULL */
+	struct pool *pool;   /* made when first needed */
+	uint8_t *zeroes;     /* BLOCK_ZEROES bytes, made when first needed */
+	struct iovec zero_iov[16];
+};
+#define BLOCK_ZEROES 65536u
+
+enum queue_backend { QUEUE_AUTO, QUEUE_URING, QUEUE_POOL };
+/* As block_queue_new(), with a say in the back end, for tests. */
+struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth, enum queue_backend backend,
+			      struct err *err);
+
+/* A step ended with step->result. The queue's thread. */
+void queue_complete(struct step *s);
+/* After a batch of queue_complete(): start what waits. */
+void queue_reaped(struct block_queue *q);
+
+struct uring *uring_new(struct block_queue *q, struct err *err);
+void uring_free(struct uring *u);
+void uring_add(struct uring *u, struct step *s); /* goes out with uring_send() */
+void uring_send(struct uring *u);
+bool uring_busy(const struct uring *u);
+void uring_wait(struct uring *u); /* for at least one completion */
+
+struct pool *pool_new(struct block_queue *q, struct err *err);
+void pool_free(struct pool *p);
+void pool_add(struct pool *p, struct step *s);
+bool pool_busy(const struct pool *p);
+void pool_wait(struct pool *p);
+
+/* Name of the format that the image's first and last bytes show, or NULL. -errno on a read error. */
+int probe_format(int fd, uint64_t size, const char **format);
+
+/* Share the file with readers and writers as one of either should. -EBUSY and a sentence if somebody is in the way. */
+int lock_image(int fd, const char *path, bool write, struct err *err);
+/* Before closing: an io_uring that held the file keeps it, and its locks, for a while after that. */
+void unlock_image(int fd);

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A few threads that make the system calls, where io_uring is not to be had (old kernels, containers). */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "image/block_int.h"
+
+#define POOL_THREADS 4
+
+struct pool {
+	struct block_queue *q;
+	int event;
+	struct loop_fd *watch;
+	unsigned busy;          /* the queue's thread only */
+	unsigned nthreads;
+	pthread_t thread[POOL_THREADS];
+	pthread_mutex_t lock;   /* everything below */
+	pthread_cond_t work, ended;
+	struct step *todo, **todo_end, *done, **done_end;
+	bool quit;
+};
+
+static int perform(const struct step *s)
+{
+	const struct block *b = s->q->b;
+	int fd = s->plain ? b->plain_fd : b->fd;
+	uint64_t range[2] = { s->offset, s->len };
+	ssize_t n = 0;
+
+	switch (s->kind) {
+	case STEP_READ:
+		n = preadv2(fd, s->iov, s->niov, s->offset, 0);
+		break;
+	case STEP_WRITE:
+		n = pwritev2(fd, s->iov, s->niov, s->offset, s->flags);
+		break;
+	case STEP_SYNC:
+		n = fdatasync(fd);
+		break;
+	case STEP_FALLOCATE:
+		n = fallocate(fd, s->mode, s->offset, s->len);
+		break;
+	case STEP_DISCARD:
+		n = ioctl(fd, BLKDISCARD, range);
+		break;
+	case STEP_NOP:
+		return s->result;
+	}
+	return n < 0 ? -errno : n;
+}
+
+static void *worker(void *arg)
+{
+	struct pool *p = arg;
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&p->lock);
+	for (;;) {
+		struct step *s = p->todo;
+
+		if (!s && p->quit)
+			break;
+		if (!s) {
+			pthread_cond_wait(&p->work, &p->lock);
+			continue;
+		}
+		p->todo = s->next;
+		if (!p->todo)
+			p->todo_end = &p->todo;
+		pthread_mutex_unlock(&p->lock);
+		s->result = perform(s);
+		pthread_mutex_lock(&p->lock);
+		s->next = NULL;
+		*p->done_end = s;
+		p->done_end = &s->next;
+		pthread_cond_signal(&p->ended);
+		if (write(p->event, &one, sizeof(one)) < 0)
+			continue; /* full: signalled anyway */
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+static void reap(struct pool *p)
+{
+	struct step *s, *next;
+
+	pthread_mutex_lock(&p->lock);
+	s = p->done;
+	p->done = NULL;
+	p->done_end = &p->done;
+	pthread_mutex_unlock(&p->lock);
+	p->q->reaping = true;
+	for (; s; s = next) {
+		next = s->next;
+		p->busy--;
+		queue_complete(s);
+	}
+	queue_reaped(p->q);
+}
+
+static void event_ready(void *opaque, uint32_t events)
+{
+	struct pool *p = opaque;
+	uint64_t count;
+
+	if (read(p->event, &count, sizeof(count)) == sizeof(count))
+		reap(p);
+}
+
+struct pool *pool_new(struct block_queue *q, struct err *err)
+{
+	struct pool *p = calloc(1, sizeof(*p));
+
+	if (!p) {
+		err_set(err, ENOMEM, "no memory for I/O threads");
+		return NULL;
+	}
+	p->q = q;
+	p->todo_end = &p->todo;
+	p->done_end = &p->done;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->work, NULL);
+	pthread_cond_init(&p->ended, NULL);
+	p->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->event < 0) {
+		err_set_errno(err, errno, "cannot make an event for I/O threads");
+		goto fail;
+	}
+	p->watch = loop_fd_add(q->loop, p->event, EPOLLIN, event_ready, p, err);
+	if (!p->watch)
+		goto fail;
+	for (; p->nthreads < POOL_THREADS; p->nthreads++) {
+		int ret = pthread_create(&p->thread[p->nthreads], NULL, worker, p);
+
+		if (ret && !p->nthreads) {
+			err_set_errno(err, ret, "cannot make I/O threads");
+			goto fail;
+		}
+		if (ret)
+			break;
+	}
+	return p;
+fail:
+	pool_free(p);
+	return NULL;
+}
+
+void pool_free(struct pool *p)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->quit = true;
+	pthread_cond_broadcast(&p->work);
+	pthread_mutex_unlock(&p->lock);
+	for (unsigned i = 0; i < p->nthreads; i++)
+		pthread_join(p->thread[i], NULL);
+	if (p->watch)
+		loop_fd_del(p->watch);
+	if (p->event >= 0)
+		close(p->event);
+	pthread_cond_destroy(&p->work);
+	pthread_cond_destroy(&p->ended);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+void pool_add(struct pool *p, struct step *s)
+{
+	p->busy++;
+	s->next = NULL;
+	pthread_mutex_lock(&p->lock);
+	*p->todo_end = s;
+	p->todo_end = &s->next;
+	pthread_cond_signal(&p->work);
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool pool_busy(const struct pool *p)
+{
+	return p->busy;
+}
+
+void pool_wait(struct pool *p)
+{
+	pthread_mutex_lock(&p->lock);
+	while (!p->done)
+		pthread_cond_wait(&p->ended, &p->lock);
+	pthread_mutex_unlock(&p->lock);
+	reap(p);
+}

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Requests become steps, one system call each; a step that fell short is followed by another. */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "image/block_int.h"
+
+/* ---- Making steps -------------------------------------------------------- */
+
+static void nop(struct step *s, int result)
+{
+	s->kind = STEP_NOP;
+	s->result = result;
+}
+
+static uint64_t iov_bytes(const struct iovec *iov, int n)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += iov[i].iov_len;
+	return sum;
+}
+
+static bool aligned(const struct block *b, const struct iovec *iov, int n)
+{
+	uintptr_t bits = 0;
+
+	for (int i = 0; i < n; i++)
+		bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
+	return !(bits & (b->mem_align - 1));
+}
+
+/* Point the step at what is left of the request's buffers. */
+static void rest_of_iov(struct step *s)
+{
+	struct block_request *r = s->r;
+	uint64_t skip = r->progress;
+	int i = 0;
+
+	while (skip && skip >= r->iov[i].iov_len)
+		skip -= r->iov[i++].iov_len;
+	if (skip) {
+		r->rest[0].iov_base = (uint8_t *)r->iov[i].iov_base + skip;
+		r->rest[0].iov_len = r->iov[i].iov_len - skip;
+		s->iov = &r->rest[0];
+		s->niov = 1;
+	} else {
+		s->iov = r->iov + i;
+		s->niov = r->niov - i < IOV_MAX ? r->niov - i : IOV_MAX;
+	}
+	s->len = iov_bytes(s->iov, s->niov);
+}
+
+/* Copy between the bounce buffer and the request's memory at `progress`. */
+static void bounce_copy(struct step *s, uint64_t len, bool to_request)
+{
+	uint64_t skip = s->r->progress;
+	uint8_t *p = s->bounce;
+
+	for (int i = 0; i < s->r->niov && len; i++) {
+		const struct iovec *v = &s->r->iov[i];
+		uint64_t n;
+
+		if (skip >= v->iov_len) {
+			skip -= v->iov_len;
+			continue;
+		}
+		n = v->iov_len - skip < len ? v->iov_len - skip : len;
+		if (to_request)
+			memcpy((uint8_t *)v->iov_base + skip, p, n);
+		else
+			memcpy(p, (uint8_t *)v->iov_base + skip, n);
+		p += n;
+		len -= n;
+		skip = 0;
+	}
+}
+
+static void make_bounce(struct step *s)
+{
+	struct block_request *r = s->r;
+	uint64_t left = r->len - r->progress;
+	size_t align = s->q->b->mem_align > 4096 ? s->q->b->mem_align : 4096;
+
+	s->len = left < BLOCK_BOUNCE ? left : BLOCK_BOUNCE;
+	if (posix_memalign(&s->bounce, align, s->len)) {
+		s->bounce = NULL;
+		nop(s, -ENOMEM);
+		return;
+	}
+	if (r->op == BLOCK_WRITE)
+		bounce_copy(s, s->len, false);
+	r->rest[1] = (struct iovec){ s->bounce, s->len };
+	s->iov = &r->rest[1];
+	s->niov = 1;
+}
+
+static void make_transfer(struct step *s)
+{
+	struct block *b = s->q->b;
+	struct block_request *r = s->r;
+
+	s->kind = r->op == BLOCK_READ ? STEP_READ : STEP_WRITE;
+	s->flags = s->kind == STEP_WRITE && (b->dsync || (r->fua && !b->unsafe)) ? RWF_DSYNC : 0;
+	s->offset = r->offset + r->progress;
+	rest_of_iov(s);
+	if (!b->direct)
+		return;
+	if ((s->offset | (r->len - r->progress)) & (b->off_align - 1))
+		s->plain = true;
+	else if (!aligned(b, s->iov, s->niov) || s->len & (b->off_align - 1))
+		make_bounce(s);
+}
+
+static void make_zero_write(struct step *s)
+{
+	struct block_queue *q = s->q;
+	struct block_request *r = s->r;
+	uint64_t left = r->len - r->progress;
+
+	if (!q->zeroes) {
+		void *p;
+
+		if (posix_memalign(&p, 4096, BLOCK_ZEROES)) {
+			nop(s, -ENOMEM);
+			return;
+		}
+		q->zeroes = memset(p, 0, BLOCK_ZEROES);
+		for (unsigned i = 0; i < 16; i++)
+			q->zero_iov[i] = (struct iovec){ q->zeroes, BLOCK_ZEROES };
+	}
+	s->kind = STEP_WRITE;
+	s->flags = q->b->dsync ? RWF_DSYNC : 0;
+	s->offset = r->offset + r->progress;
+	s->plain = q->b->direct && (s->offset | left) & (q->b->off_align - 1);
+	if (left < BLOCK_ZEROES) {
+		r->rest[0] = (struct iovec){ q->zeroes, left };
+		s->iov = &r->rest[0];
+		s->niov = 1;
+		s->len = left;
+	} else {
+		s->iov = q->zero_iov;
+		s->niov = left / BLOCK_ZEROES < 16 ? left / BLOCK_ZEROES : 16;
+		s->len = (uint64_t)s->niov * BLOCK_ZEROES;
+	}
+}
+
+static bool flag(const bool *b)
+{
+	return __atomic_load_n(b, __ATOMIC_RELAXED);
+}
+
+static void make_zero(struct step *s)
+{
+	struct block *b = s->q->b;
+	struct block_request *r = s->r;
+
+	s->kind = STEP_FALLOCATE;
+	s->offset = r->offset;
+	s->len = r->len;
+	if (r->op == BLOCK_DISCARD && b->device)
+		s->kind = STEP_DISCARD;
+	else if ((r->unmap || r->op == BLOCK_DISCARD) && !flag(&b->no_punch))
+		s->mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	else if (r->op == BLOCK_DISCARD)
+		nop(s, 0); /* a hint that nobody takes */
+	else if (!flag(&b->no_zero) && !r->progress)
+		s->mode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+	else
+		make_zero_write(s);
+}
+
+static void make_step(struct step *s)
+{
+	struct block *b = s->q->b;
+	struct block_request *r = s->r;
+
+	s->plain = false;
+	s->flags = s->mode = 0;
+	switch (r->op) {
+	case BLOCK_READ:
+	case BLOCK_WRITE:
+		make_transfer(s);
+		break;
+	case BLOCK_FLUSH:
+		s->kind = STEP_SYNC;
+		if (b->unsafe || b->readonly)
+			nop(s, 0);
+		break;
+	default:
+		make_zero(s);
+	}
+}
+
+static int check(const struct block *b, const struct block_request *r)
+{
+	if (r->op == BLOCK_FLUSH)
+		return 0;
+	if (r->op != BLOCK_READ && b->readonly)
+		return -EROFS;
+	if ((r->offset | r->len) & (BLOCK_SECTOR - 1) || r->offset > b->size || r->len > b->size - r->offset)
+		return -EINVAL;
+	if ((r->op == BLOCK_READ || r->op == BLOCK_WRITE) && iov_bytes(r->iov, r->niov) != r->len)
+		return -EINVAL;
+	return 0;
+}
+
+static void send_step(struct block_queue *q, struct step *s)
+{
+	if (q->uring && s->kind != STEP_DISCARD) {
+		uring_add(q->uring, s);
+		return;
+	}
+	if (!q->pool)
+		q->pool = pool_new(q, NULL);
+	if (q->pool) {
+		pool_add(q->pool, s);
+	} else { /* only with io_uring: the pool is made at once without it */
+		nop(s, -ENOMEM);
+		uring_add(q->uring, s);
+	}
+}
+
+static void start_pending(struct block_queue *q)
+{
+	while (q->pending && q->free) {
+		struct step *s = q->free;
+		struct block_request *r = q->pending;
+		int ret;
+
+		q->pending = r->next;
+		if (!q->pending)
+			q->pending_end = &q->pending;
+		q->free = s->next;
+		q->inflight++;
+		s->r = r;
+		s->synced = false;
+		ret = check(q->b, r);
+		if (ret || (r->op != BLOCK_FLUSH && !r->len))
+			nop(s, ret);
+		else
+			make_step(s);
+		send_step(q, s);
+	}
+}
+
+/* ---- Ends ---------------------------------------------------------------- */
+
+static void add(uint64_t *counter, uint64_t n)
+{
+	__atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
+}
+
+static void account(struct block *b, const struct block_request *r, int ret)
+{
+	struct block_stats *st = &b->stats;
+	uint64_t ns = monotonic_ns() - r->started;
+
+	if (ret) {
+		add(&st->failed, 1);
+		return;
+	}
+	switch (r->op) {
+	case BLOCK_READ:
+		add(&st->rd_ops, 1);
+		add(&st->rd_bytes, r->len);
+		add(&st->rd_ns, ns);
+		break;
+	case BLOCK_WRITE:
+	case BLOCK_WRITE_ZEROES:
+		add(&st->wr_ops, 1);
+		add(&st->wr_bytes, r->op == BLOCK_WRITE ? r->len : 0);
+		add(&st->wr_ns, ns);
+		break;
+	case BLOCK_FLUSH:
+		add(&st->flush_ops, 1);
+		add(&st->flush_ns, ns);
+		break;
+	case BLOCK_DISCARD:
+		add(&st->discard_ops, 1);
+		break;
+	}
+}
+
+static void finish(struct step *s, int ret)
+{
+	struct block_queue *q = s->q;
+	struct block_request *r = s->r;
+
+	s->r = NULL;
+	s->next = q->free;
+	q->free = s;
+	q->inflight--;
+	account(q->b, r, ret);
+	r->done(r, ret);
+}
+
+/* Zeroes into what is left of a read. */
+static void zero_rest(struct block_request *r)
+{
+	uint64_t skip = r->progress;
+
+	for (int i = 0; i < r->niov; i++) {
+		if (skip >= r->iov[i].iov_len) {
+			skip -= r->iov[i].iov_len;
+			continue;
+		}
+		memset((uint8_t *)r->iov[i].iov_base + skip, 0, r->iov[i].iov_len - skip);
+		skip = 0;
+	}
+}
+
+/* True: the request needs another step. */
+static bool transferred(struct step *s, int *ret)
+{
+	struct block *b = s->q->b;
+	struct block_request *r = s->r;
+	uint64_t n = s->result;
+
+	if (s->bounce && s->kind == STEP_READ)
+		bounce_copy(s, n, true);
+	if (s->kind == STEP_WRITE && n < s->len && b->direct && !s->plain)
+		n &= ~(uint64_t)(b->off_align - 1); /* go on from where direct I/O can */
+	r->progress += n;
+	if (r->progress >= r->len)
+		return false;
+	if (s->kind == STEP_READ && r->offset + r->progress >= b->real_size) {
+		zero_rest(r); /* the rest of the last sector */
+		return false;
+	}
+	if (!n) /* a read inside the image that gives nothing: somebody truncated the file */
+		*ret = s->kind == STEP_READ ? -EIO : -ENOSPC;
+	return n;
+}
+
+/* The file system can't do it this way: remember and try the next one. */
+static bool try_otherwise(struct step *s)
+{
+	struct block *b = s->q->b;
+
+	if (s->result != -EOPNOTSUPP && s->result != -EINVAL && s->result != -ENODEV)
+		return false;
+	__atomic_store_n(s->mode & FALLOC_FL_PUNCH_HOLE ? &b->no_punch : &b->no_zero, true, __ATOMIC_RELAXED);
+	return true;
+}
+
+void queue_complete(struct step *s)
+{
+	struct block_request *r = s->r;
+	int ret = s->result < 0 ? s->result : 0;
+	bool more = false;
+
+	switch (s->kind) {
+	case STEP_READ:
+	case STEP_WRITE:
+		if (s->result == -EINTR || s->result == -EAGAIN) {
+			more = true;
+			ret = 0;
+		} else if (!ret) {
+			more = transferred(s, &ret);
+		}
+		break;
+	case STEP_FALLOCATE:
+		more = ret && try_otherwise(s);
+		break;
+	case STEP_DISCARD:
+		if (ret == -EOPNOTSUPP || ret == -EINVAL || ret == -ENOTTY)
+			ret = 0;
+		break;
+	case STEP_NOP:
+	case STEP_SYNC:
+		break;
+	}
+	free(s->bounce);
+	s->bounce = NULL;
+	if (more) {
+		make_step(s);
+		send_step(s->q, s);
+	} else if (!ret && s->kind == STEP_FALLOCATE && r->op == BLOCK_WRITE_ZEROES && s->q->b->dsync && !s->synced) {
+		s->synced = true;
+		s->kind = STEP_SYNC;
+		send_step(s->q, s);
+	} else {
+		finish(s, ret);
+	}
+}
+
+void queue_reaped(struct block_queue *q)
+{
+	q->reaping = false;
+	block_kick(q);
+}
+
+/* ---- The interface ------------------------------------------------------- */
+
+struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth, enum queue_backend backend,
+			      struct err *err)
+{
+	struct block_queue *q = calloc(1, sizeof(*q));
+
+	assert(depth);
+	if (q)
+		q->steps = calloc(depth, sizeof(q->steps[0]));
+	if (!q || !q->steps) {
+		free(q);
+		err_set(err, ENOMEM, "%s: no memory for a request queue", b->path);
+		return NULL;
+	}
+	q->b = b;
+	q->loop = loop;
+	q->depth = depth;
+	q->pending_end = &q->pending;
+	for (unsigned i = 0; i < depth; i++) {
+		q->steps[i].q = q;
+		q->steps[i].next = q->free;
+		q->free = &q->steps[i];
+	}
+	if (backend != QUEUE_POOL)
+		q->uring = uring_new(q, backend == QUEUE_URING ? err : NULL);
+	if (!q->uring && backend != QUEUE_URING)
+		q->pool = pool_new(q, err);
+	if (!q->uring && !q->pool) {
+		block_queue_free(q);
+		return NULL;
+	}
+	return q;
+}
+
+struct block_queue *block_queue_new(struct block *b, struct loop *loop, unsigned depth, struct err *err)
+{
+	return queue_new(b, loop, depth, QUEUE_AUTO, err);
+}
+
+void block_queue_free(struct block_queue *q)
+{
+	if (!q)
+		return;
+	block_drain(q);
+	uring_free(q->uring);
+	pool_free(q->pool);
+	free(q->zeroes);
+	free(q->steps);
+	free(q);
+}
+
+void block_submit(struct block_queue *q, struct block_request *r)
+{
+	r->next = NULL;
+	r->progress = 0;
+	r->started = monotonic_ns();
+	*q->pending_end = r;
+	q->pending_end = &r->next;
+}
+
+void block_kick(struct block_queue *q)
+{
+	if (q->reaping)
+		return; /* queue_reaped() will */
+	start_pending(q);
+	if (q->uring)
+		uring_send(q->uring);
+}
+
+void block_drain(struct block_queue *q)
+{
+	while (q->inflight || q->pending) {
+		block_kick(q);
+		if (q->uring && uring_busy(q->uring))
+			uring_wait(q->uring);
+		else if (q->pool && pool_busy(q->pool))
+			pool_wait(q->pool);
+	}
+}
