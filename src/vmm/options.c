@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmm/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	O_KERNEL = 256, O_INITRD, O_APPEND, O_FIRMWARE, O_CPUS, O_MEMORY, O_ENGINE, O_DISK, O_NET, O_SERIAL, O_CONSOLE,
+	O_QMP, O_NAME, O_NO_REBOOT, O_PAUSED, O_DEBUGCON, O_DEBUG_EXIT, O_DEVICE, O_UUID, O_ROOT_PORTS, O_NO_PVPANIC,
+	O_NO_RNG, O_NO_BALLOON, O_HIDE_PV, O_HELP, O_VERSION,
+};
+
+static const struct {
+	const char *name, *arg, *help;
+	int key;
+} table[] = {
+	{ "kernel", "FILE", "boot this kernel: Linux bzImage, PVH ELF or multiboot", O_KERNEL },
+	{ "initrd", "FILE", "its initial RAM disk (multiboot: FILE[ ARGS],FILE...)", O_INITRD },
+	{ "append", "TEXT", "its command line", O_APPEND },
+	{ "firmware", "FILE", "boot this firmware instead of a kernel", O_FIRMWARE },
+	{ "cpus", "N", "virtual CPUs, 1 to 255 (1)", O_CPUS },
+	{ "memory", "SIZE", "guest memory, in MiB or with suffix K, M, G, T (256)", O_MEMORY },
+	{ "engine", "KIND", "auto, kvm or soft (auto)", O_ENGINE },
+	{ "disk", "PATH[,format=raw][,readonly=on][,cache=MODE][,serial=TEXT]", "a virtio disk; may be repeated", O_DISK },
+	{ "net", "none|user[,mac=MAC][,hostfwd=[tcp|udp]:[ADDR]:PORT-:PORT]...", "a virtio network card on passt (none)", O_NET },
+	{ "serial", "stdio|null|file:PATH|unix:PATH", "first, then second, ... serial port (stdio)", O_SERIAL },
+	{ "console", "BACKEND", "a virtio console, with a back end as --serial's", O_CONSOLE },
+	{ "device", "CLASS[,PROPERTY=VALUE]...", "one more device", O_DEVICE },
+	{ "qmp", "unix:PATH", "listen for QMP clients; may be repeated", O_QMP },
+	{ "name", "TEXT", "what the machine is called in messages and the process list", O_NAME },
+	{ "uuid", "UUID", "what SMBIOS tells the guest", O_UUID },
+	{ "no-reboot", NULL, "exit where the guest would reboot", O_NO_REBOOT },
+	{ "paused", NULL, "start paused; QMP's cont runs it", O_PAUSED },
+	{ "root-ports", "N", "PCI Express root ports, 0 to 16 (4)", O_ROOT_PORTS },
+	{ "debugcon", "BACKEND", "port 0xe9, with a back end as --serial's", O_DEBUGCON },
+	{ "debug-exit", NULL, "a write of N to port 0xf4 ends Keel with status 2N+1", O_DEBUG_EXIT },
+	{ "no-pvpanic", NULL, "leave out the panic notifier", O_NO_PVPANIC },
+	{ "no-rng", NULL, "leave out the entropy device", O_NO_RNG },
+	{ "no-balloon", NULL, "leave out the memory balloon", O_NO_BALLOON },
+	{ "hide-pv", NULL, "do not offer KVM's paravirtual clock", O_HIDE_PV },
+	{ "help", NULL, "this text", O_HELP },
+	{ "version", NULL, "print the version", O_VERSION },
+};
+#define N_OPTIONS (sizeof(table) / sizeof(table[0]))
+
+void options_help(FILE *f, const char *program)
+{
+	fprintf(f, "Usage: %s [OPTION]...\nRun a virtual machine.\n\n", program);
+	for (unsigned i = 0; i < N_OPTIONS; i++) {
+		int n = fprintf(f, "  --%s%s%s", table[i].name, table[i].arg ? " " : "", table[i].arg ? table[i].arg : "");
+
+		fprintf(f, "%s%*s%s\n", n > 28 ? "\n" : "", n > 28 ? 30 : 30 - n, "", table[i].help);
+	}
+	fprintf(f, "\nExit status: 0 the guest powered off (or QMP said quit), 1 Keel failed, 2 wrong options,\n"
+		   "3 the guest crashed (triple fault or panic).\n");
+}
+
+int options_size(const char *text, bool mib, uint64_t *bytes)
+{
+	unsigned shift = mib ? 20 : 0;
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	*bytes = strtoull(text, &end, 10);
+	if (errno)
+		return -ERANGE;
+	if (*end) {
+		const char *at = strchr("KMGT", toupper((unsigned char)*end));
+
+		if (!at)
+			return -EINVAL;
+		shift = 10 * (at - "KMGT") + 10;
+		end++;
+		if (!strcmp(end, "iB") || !strcmp(end, "B"))
+			end += strlen(end);
+		if (*end)
+			return -EINVAL;
+	}
+	if (*bytes > UINT64_MAX >> shift)
+		return -ERANGE;
+	*bytes <<= shift;
+	return 0;
+}
+
+static int parse_uint(const char *option, const char *text, unsigned min, unsigned max, const char *what, uint32_t *value,
+		      struct err *err)
+{
+	char *end;
+	unsigned long long n;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)*text) || *end)
+		return err_set(err, EINVAL, "--%s: '%s' is not a number", option, text);
+	if (errno || n < min || n > max)
+		return err_set(err, EINVAL, "--%s: %s %s; %u to %u are possible", option, text, what, min, max);
+	*value = n;
+	return 0;
+}
+
+static int parse_memory(struct vmm_options *o, const char *text, struct err *err)
+{
+	int ret = options_size(text, true, &o->memory);
+
+	if (ret == -EINVAL)
+		return err_set(err, EINVAL, "--memory: '%s' is not a size; write for example 512M or 2G", text);
+	if (ret || o->memory > Q35_RAM_MAX)
+		return err_set(err, EINVAL, "--memory: %s is more than the machine can have, %llu GiB", text,
+			       (unsigned long long)(Q35_RAM_MAX >> 30));
+	if (o->memory < 2 << 20)
+		return err_set(err, EINVAL, "--memory: %s is too little; give at least 2M", text);
+	o->memory &= ~0xfffull;
+	return 0;
+}
+
+static int parse_engine(struct vmm_options *o, const char *text, struct err *err)
+{
+	if (!strcmp(text, "auto"))
+		o->engine = ENGINE_AUTO;
+	else if (!strcmp(text, "kvm"))
+		o->engine = ENGINE_KVM;
+	else if (!strcmp(text, "soft"))
+		o->engine = ENGINE_SOFT;
+	else
+		return err_set(err, EINVAL, "--engine: there is no engine '%s'; use auto, kvm or soft", text);
+	return 0;
+}
+
+static int parse_uuid(struct vmm_options *o, const char *text, struct err *err)
+{
+	static const char form[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+	unsigned n = 0;
+
+	for (const char *p = text, *f = form; *f || *p; p++, f++) {
+		if (*f == '-' ? *p != '-' : !isxdigit((unsigned char)*p))
+			return err_set(err, EINVAL, "--uuid: '%s' is not of the form %s", text, form);
+		if (*f == 'x') {
+			uint8_t digit = isdigit((unsigned char)*p) ? *p - '0' : (*p & ~0x20) - 'A' + 10;
+
+			o->uuid[n / 2] = o->uuid[n / 2] << 4 | digit;
+			n++;
+		}
+	}
+	o->has_uuid = true;
+	return 0;
+}
+
+static int add(const char **list, unsigned *n, unsigned max, const char *text, const char *option, struct err *err)
+{
+	if (*n == max)
+		return err_set(err, EINVAL, "--%s: at most %u are possible", option, max);
+	list[(*n)++] = text;
+	return 0;
+}
+
+static int once(const char **to, const char *text, const char *option, struct err *err)
+{
+	if (*to)
+		return err_set(err, EINVAL, "--%s is given twice", option);
+	*to = text;
+	return 0;
+}
+
+static int apply(struct vmm_options *o, int key, char *arg, struct err *err)
+{
+	switch (key) {
+	case O_KERNEL:
+		return once(&o->kernel, arg, "kernel", err);
+	case O_INITRD:
+		free(o->initrd);
+		o->initrd = strdup(arg);
+		return o->initrd ? 0 : err_set(err, ENOMEM, "no memory for the options");
+	case O_APPEND:
+		return once(&o->append, arg, "append", err);
+	case O_FIRMWARE:
+		return once(&o->firmware, arg, "firmware", err);
+	case O_CPUS:
+		return parse_uint("cpus", arg, 1, ENGINE_MAX_CPUS, "vCPUs are not possible", &o->cpus, err);
+	case O_MEMORY:
+		return parse_memory(o, arg, err);
+	case O_ENGINE:
+		return parse_engine(o, arg, err);
+	case O_DISK:
+		return add(o->disk, &o->disks, MAX_DISKS, arg, "disk", err);
+	case O_NET:
+		return add(o->net, &o->nets, MAX_NETS, arg, "net", err);
+	case O_SERIAL:
+		return add(o->serial, &o->serials, MAX_SERIALS, arg, "serial", err);
+	case O_DEVICE:
+		return add(o->device, &o->devices, MAX_DEVICES, arg, "device", err);
+	case O_QMP:
+		return add(o->qmp, &o->qmps, 4, arg, "qmp", err);
+	case O_CONSOLE:
+		return once(&o->console, arg, "console", err);
+	case O_DEBUGCON:
+		return once(&o->debugcon, arg, "debugcon", err);
+	case O_NAME:
+		o->name = arg;
+		if (!*arg || strlen(arg) > 255 || strpbrk(arg, "\n/"))
+			return err_set(err, EINVAL, "--name: a name has 1 to 255 characters, without '/'");
+		return 0;
+	case O_UUID:
+		return parse_uuid(o, arg, err);
+	case O_ROOT_PORTS:
+		return parse_uint("root-ports", arg, 0, 16, "root ports are not possible", &o->root_ports, err);
+	case O_NO_REBOOT:
+		o->no_reboot = true;
+		return 0;
+	case O_PAUSED:
+		o->paused = true;
+		return 0;
+	case O_DEBUG_EXIT:
+		o->debug_exit = true;
+		return 0;
+	case O_NO_PVPANIC:
+		o->no_pvpanic = true;
+		return 0;
+	case O_NO_RNG:
+		o->no_rng = true;
+		return 0;
+	case O_NO_BALLOON:
+		o->no_balloon = true;
+		return 0;
+	case O_HIDE_PV:
+		o->hide_pv = true;
+		return 0;
+	case O_HELP:
+		o->help = true;
+		return 0;
+	default:
+		o->version = true;
+		return 0;
+	}
+}
+
+static int check(struct vmm_options *o, struct err *err)
+{
+	if (o->help || o->version)
+		return 0;
+	if (o->kernel && o->firmware)
+		return err_set(err, EINVAL, "--kernel and --firmware exclude each other");
+	if (!o->kernel && !o->firmware)
+		return err_set(err, EINVAL, "nothing to boot: give --kernel FILE (or --firmware FILE)");
+	if (o->initrd && !o->kernel)
+		return err_set(err, EINVAL, "--initrd needs --kernel");
+	if (o->append && !o->kernel)
+		return err_set(err, EINVAL, "--append needs --kernel");
+	return 0;
+}
+
+int options_parse(struct vmm_options *o, int argc, char **argv, struct err *err)
+{
+	struct option longs[N_OPTIONS + 1] = { 0 };
+	int key, ret = 0;
+
+	memset(o, 0, sizeof(*o));
+	o->name = "keel";
+	o->cpus = 1;
+	o->memory = 256ull << 20;
+	o->root_ports = 4;
+	for (unsigned i = 0; i < N_OPTIONS; i++)
+		longs[i] = (struct option){ table[i].name, table[i].arg ? required_argument : no_argument, NULL, table[i].key };
+	optind = 0; /* glibc: start anew */
+	opterr = 0;
+	while (!ret && (key = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
+		if (key == ':')
+			ret = err_set(err, EINVAL, "%s needs a value; see --help", argv[optind - 1]);
+		else if (key == '?')
+			ret = err_set(err, EINVAL, "unknown option '%s'; see --help", argv[optind - 1]);
+		else
+			ret = apply(o, key, optarg, err);
+	}
+	if (!ret && optind < argc)
+		ret = err_set(err, EINVAL, "'%s' is not an option; see --help", argv[optind]);
+	return ret ? ret : check(o, err);
+}
+
+void options_free(struct vmm_options *o)
+{
+	free(o->initrd);
+	o->initrd = NULL;
+}
+
+/* One element up to an unpaired comma, ",," folded; *text moves behind it. NULL: no memory. */
+static char *element(const char **text)
+{
+	char *out = malloc(strlen(*text) + 1), *o = out;
+	const char *p = *text;
+
+	if (!out)
+		return NULL;
+	for (; *p; p++) {
+		if (*p == ',') {
+			if (p[1] != ',')
+				break;
+			p++;
+		}
+		*o++ = *p;
+	}
+	*o = 0;
+	*text = *p ? p + 1 : p;
+	return out;
+}
+
+int options_split(const char *option, const char *text, const char *first_key, struct option_pair *pairs, unsigned max,
+		  struct err *err)
+{
+	const char *at = text;
+	int n = 0, ret;
+
+	do {
+		char *e = element(&at), *eq = e ? strchr(e, '=') : NULL;
+		bool first = n == 0 && first_key && !eq;
+
+		if (!e)
+			ret = err_set(err, ENOMEM, "no memory for the options");
+		else if ((unsigned)n == max)
+			ret = err_set(err, EINVAL, "%s: more than %u settings in '%s'", option, max, text);
+		else if (!*e || eq == e)
+			ret = err_set(err, EINVAL, "%s: an empty setting in '%s'", option, text);
+		else
+			ret = 0;
+		if (!ret) {
+			pairs[n].key = first ? strdup(first_key) : eq ? strndup(e, eq - e) : strdup(e);
+			pairs[n].value = first ? strdup(e) : strdup(eq ? eq + 1 : "on");
+			n++;
+			if (!pairs[n - 1].key || !pairs[n - 1].value)
+				ret = err_set(err, ENOMEM, "no memory for the options");
+		}
+		free(e);
+		if (ret) {
+			options_split_free(pairs, n);
+			return ret;
+		}
+	} while (*at);
+	return n;
+}
+
+void options_split_free(struct option_pair *pairs, int n)
+{
+	for (int i = 0; i < n; i++) {
+		free(pairs[i].key);
+		free(pairs[i].value);
+	}
+}

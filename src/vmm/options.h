@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The command line of keel-vmm, which `keel run` shares. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "engine/engine.h"
+#include "machine/boot.h"
+
+#define MAX_DISKS 16
+#define MAX_NETS 8
+#define MAX_DEVICES 32
+#define MAX_SERIALS 4
+
+struct vmm_options {
+	const char *name;
+	const char *kernel, *firmware, *append;
+	char *initrd; /* comma-separated for multiboot: FILE[ ARGS][,FILE[ ARGS]]... */
+	uint32_t cpus;
+	uint64_t memory; /* bytes */
+	enum engine_kind engine;
+	bool no_reboot, paused, debug_exit, no_pvpanic, hide_pv;
+	bool no_rng, no_balloon;
+	const char *serial[MAX_SERIALS]; /* backend texts */
+	unsigned serials;
+	const char *console, *debugcon; /* backend texts or NULL */
+	const char *qmp[4];
+	unsigned qmps;
+	const char *disk[MAX_DISKS], *net[MAX_NETS], *device[MAX_DEVICES]; /* texts as given */
+	unsigned disks, nets, devices;
+	uint8_t uuid[16];
+	bool has_uuid;
+	uint32_t root_ports;
+	bool help, version;
+};
+
+/*
+ * Parse argv[1..]. Texts point into argv. 0, or -EINVAL and err with a
+ * sentence that names the option. Nothing is opened. options_free() after it.
+ */
+int options_parse(struct vmm_options *o, int argc, char **argv, struct err *err);
+void options_free(struct vmm_options *o);
+void options_help(FILE *f, const char *program);
+
+/* "KEY=VALUE" of a comma-separated list: copies of key and value, each freed by the caller. See options_split(). */
+struct option_pair {
+	char *key, *value;
+};
+/*
+ * Split "first,key=value,flag" into pairs; the first element without '=' gets
+ * the key `first_key` (NULL: not allowed), others the value "on". ",," stands
+ * for a comma inside a value. Returns the number of pairs or -EINVAL.
+ */
+int options_split(const char *option, const char *text, const char *first_key, struct option_pair *pairs, unsigned max,
+		  struct err *err);
+void options_split_free(struct option_pair *pairs, int n);
+
+/* "512M", "2G", "1048576": bytes; a plain number counts MiB if `mib`. 0, -EINVAL, -ERANGE. */
+int options_size(const char *text, bool mib, uint64_t *bytes);
