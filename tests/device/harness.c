@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "harness.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "image/block.h"
+#include "machine/pci.h"
+
+#define RANGES 1024
+
+static struct {
+	struct bus *bus;
+	struct io_range *range;
+} live[RANGES];
+static unsigned lives;
+static pthread_mutex_t lives_lock = PTHREAD_MUTEX_INITIALIZER;
+
+int __real_bus_add(struct bus *bus, struct io_range *range, struct err *err);
+int __wrap_bus_add(struct bus *bus, struct io_range *range, struct err *err);
+void __real_bus_del(struct bus *bus, struct io_range *range);
+void __wrap_bus_del(struct bus *bus, struct io_range *range);
+
+int __wrap_bus_add(struct bus *bus, struct io_range *range, struct err *err)
+{
+	int ret = __real_bus_add(bus, range, err);
+
+	pthread_mutex_lock(&lives_lock);
+	if (!ret) {
+		assert(lives < RANGES);
+		live[lives].bus = bus;
+		live[lives++].range = range;
+	}
+	pthread_mutex_unlock(&lives_lock);
+	return ret;
+}
+
+void __wrap_bus_del(struct bus *bus, struct io_range *range)
+{
+	pthread_mutex_lock(&lives_lock);
+	for (unsigned i = 0; i < lives; i++) {
+		if (live[i].bus == bus && live[i].range == range) {
+			memmove(&live[i], &live[i + 1], (lives - i - 1) * sizeof(live[0]));
+			lives--;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&lives_lock);
+	__real_bus_del(bus, range);
+}
+
+unsigned harness_ranges(struct fake_machine *f, struct harness_range *out, unsigned max)
+{
+	unsigned n = 0;
+
+	pthread_mutex_lock(&lives_lock);
+	for (unsigned i = 0; i < lives && n < max; i++)
+		if (live[i].bus == f->m->pio || live[i].bus == f->m->mmio)
+			out[n++] = (struct harness_range){ live[i].bus, live[i].range->base, live[i].range->size,
+							   live[i].range->name };
+	pthread_mutex_unlock(&lives_lock);
+	return n;
+}
+
+/* ---- Back ends ----------------------------------------------------------- */
+
+#define STREAMS 8
+struct backends {
+	struct fake_chardev stream[STREAMS];
+	unsigned streams;
+	struct block *block;
+};
+
+const struct device_class harness_board = { .name = "q35 board" };
+
+static void backends_free(void *opaque)
+{
+	struct backends *b = opaque;
+
+	block_close(b->block);
+	free(b);
+}
+
+static struct chardev *new_stream(struct backends *b)
+{
+	if (b->streams == STREAMS)
+		return NULL;
+	fake_chardev_init(&b->stream[b->streams]);
+	return &b->stream[b->streams++].chardev;
+}
+
+static struct block *new_block(struct err *err)
+{
+	struct block_options o = { .path = "harness", .format = "raw" };
+
+	o.fd = memfd_create("harness", MFD_CLOEXEC);
+	if (o.fd < 0 || ftruncate(o.fd, 1 << 20))
+		abort();
+	return block_open(&o, err);
+}
+
+static int add_device(struct fake_machine *f, struct backends *b, const struct device_class *cls, struct err *err)
+{
+	struct device *d = device_new(f->m, cls, "dut", err);
+
+	if (!d)
+		return -err->code;
+	for (const struct property *p = cls->props; p && p->name; p++) {
+		if (p->type == PROP_PTR && !strcmp(p->name, "drive"))
+			device_set_ptr(d, p->name, b->block = new_block(err));
+		else if (p->type == PROP_PTR && !strcmp(p->name, "chardev"))
+			device_set_ptr(d, p->name, new_stream(b));
+	}
+	return device_realize(d, err);
+}
+
+static int add_board(struct fake_machine *f, struct backends *b, struct err *err)
+{
+	struct q35_options o = { .debugcon = true, .debug_exit = true, .pvpanic = true, .root_ports = 2 };
+
+	for (unsigned i = 0; i < 4; i++)
+		o.serial[i] = new_stream(b);
+	o.debug_out = new_stream(b);
+	return q35_init(f->m, &o, err);
+}
+
+void harness_peers(struct fake_machine *f, uint64_t random)
+{
+	struct backends *b = f->user;
+	struct fake_chardev *c;
+
+	if (!b->streams)
+		return;
+	c = &b->stream[random % b->streams];
+	switch (random >> 8 & 3) {
+	case 0:
+		c->room = random >> 16 & 255;
+		break;
+	case 1:
+		c->room = SIZE_MAX;
+		if (c->chardev.front && c->chardev.front->writable)
+			c->chardev.front->writable(c->chardev.front_opaque);
+		break;
+	default:
+		if (c->chardev.front)
+			fake_chardev_type(c, &random, random >> 16 & 7);
+	}
+}
+
+struct fake_machine *harness_new(const struct device_class *cls, struct err *err)
+{
+	struct fake_machine *f = fake_machine_new();
+	struct backends *b = calloc(1, sizeof(*b));
+	int ret;
+
+	if (!b)
+		abort();
+	f->user = b;
+	f->user_free = backends_free;
+	if (cls != &harness_board && strcmp(cls->name, "mch"))
+		fake_device(f, "mch", NULL);
+	ret = cls == &harness_board ? add_board(f, b, err) : add_device(f, b, cls, err);
+	if (ret) {
+		fake_machine_free(f);
+		return NULL;
+	}
+	harness_firmware(f);
+	machine_resume(f->m);
+	return f;
+}
+
+struct device *harness_device(struct fake_machine *f)
+{
+	return machine_find(f->m, "dut");
+}
+
+static void enable(struct pci_device *pdev, unsigned bus_nr, void *opaque)
+{
+	struct fake_machine *f = opaque;
+
+	fake_write(f, Q35_ECAM_BASE + (bus_nr << 20 | pdev->devfn << 12) + 4, 0x0007, 2);
+}
+
+void harness_firmware(struct fake_machine *f)
+{
+	pci_assign_resources(f->m);
+	pci_for_each(f->m, enable, f);
+}
+
+struct nth {
+	unsigned wanted, seen;
+	uint32_t address;
+};
+
+static void nth_function(struct pci_device *pdev, unsigned bus_nr, void *opaque)
+{
+	struct nth *n = opaque;
+
+	if (n->seen++ == n->wanted || n->seen == 1)
+		n->address = bus_nr << 20 | pdev->devfn << 12;
+}
+
+/* Inside ECAM: mostly the first 256 bytes of a function that there is. */
+static uint64_t ecam_offset(struct fake_machine *f, uint64_t r, uint64_t where)
+{
+	struct nth n = { .wanted = r % 3 };
+
+	if ((r >> 8) % 16 == 0)
+		return where;
+	pci_for_each(f->m, nth_function, &n);
+	return n.address + ((r >> 12) % 4 ? where % 256 : where % 4096);
+}
+
+/* Values that registers find interesting, or any. */
+static uint64_t pick_value(uint64_t r)
+{
+	static const uint64_t values[] = { 0, 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0xff, 0x8000, 0xffff, 0x80000000, 0xffffffff,
+					   0x100000000, UINT64_MAX };
+
+	switch (r & 3) {
+	case 0:
+		return values[r >> 2 & 15];
+	case 1:
+		return r >> 8 & 0xff;
+	default:
+		return r >> 2;
+	}
+}
+
+uint64_t harness_access(struct fake_machine *f, uint64_t (*random)(void *opaque), void *opaque)
+{
+	struct harness_range ranges[256];
+	unsigned n = harness_ranges(f, ranges, 256), size;
+	uint64_t r = random(opaque), where = random(opaque), offset, base = 0;
+	struct bus *bus;
+
+	if (!n || r % 64 == 0) { /* anywhere: most of it is nobody's */
+		bus = r & 64 ? f->m->pio : f->m->mmio;
+		offset = bus == f->m->pio ? where & 0xffff : where;
+	} else {
+		/* The device under test was added last. */
+		const struct harness_range *range = &ranges[n - 1 - (r >> 8) % ((r >> 16) % 8 ? (n + 1) / 2 : n)];
+
+		bus = range->bus;
+		base = range->base;
+		if (!strcmp(range->name, "ECAM"))
+			offset = ecam_offset(f, r >> 24, where % range->size);
+		else
+			offset = (r >> 24) % 4 ? where % range->size : where % (range->size < 64 ? range->size : 64);
+	}
+	size = 1u << (r >> 40) % (bus == f->m->pio ? 3 : 4);
+	if ((r >> 44) % 8)
+		offset &= ~(uint64_t)(size - 1);
+	if (r >> 48 & 1)
+		return bus_read(bus, base + offset, size);
+	bus_write(bus, base + offset, pick_value(random(opaque)), size);
+	return 0;
+}

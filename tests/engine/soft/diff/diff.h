@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The instruction set differential test: a case runs one instruction on the
+ * host CPU in ring 3 (native.c) and on the soft engine (softside.c), and what
+ * a program can see of the two must be the same (test_diff.c).
+ *
+ *   gen.c     makes a case from a number: bytes, registers, memory
+ *   rules.c   what must not run natively; which results are not defined
+ *   native.c  one instruction on the host, caught by a signal
+ *   softside.c  the same on struct soft_vcpu
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/soft/soft.h"
+
+/*
+ * The address space that an instruction sees: windows below 2 GiB, at the same
+ * addresses on both sides, everything else unmapped. Nothing of the test
+ * program itself lies below 4 GiB, and the windows reach each other with a
+ * 32-bit displacement.
+ *
+ *   DATA   unmapped | RW RW | RO | unmapped
+ *   STACK  unmapped | RW | unmapped
+ *   CODE   unmapped | CODE_PAGES x read and execute | unmapped
+ */
+#define PAGE 4096u
+#define DATA_BASE 0x20001000u
+#define DATA_RW_PAGES 2u
+#define DATA_RO_BASE (DATA_BASE + DATA_RW_PAGES * PAGE)
+#define STACK_BASE 0x30001000u
+#define CODE_BASE 0x40001000u
+#define CODE_PAGES 16u
+#define CODE_END (CODE_BASE + CODE_PAGES * PAGE)
+
+/* Pages of the memory image, in this order: DATA RW, DATA RO, STACK; then CODE, which is not compared. */
+#define IMAGE_RW_PAGES 4u
+enum { IMAGE_DATA, IMAGE_DATA_RO = IMAGE_DATA + DATA_RW_PAGES, IMAGE_STACK, IMAGE_PAGES };
+
+/* What ring 3 can see. */
+struct diff_state {
+	uint64_t gpr[16], rip, rflags;
+	uint64_t fs_base, gs_base;
+	uint8_t ymm[16][32];
+	uint32_t mxcsr;
+	uint16_t fcw, fsw;
+	uint8_t ftw;         /* abridged: a bit a register, 1 for in use */
+	uint8_t st[8][10];   /* ST(0) first */
+};
+
+struct diff_patch {
+	uint32_t addr;
+	uint8_t len, data[64];
+};
+
+enum { CLASS_INT = 1, CLASS_VEC = 2, CLASS_X87 = 4, CLASS_SYS = 8, CLASS_RAW = 16, CLASS_ALL = 31 };
+
+struct diff_case {
+	uint64_t number;
+	unsigned mode;       /* MODE_64 or MODE_32 */
+	uint8_t bytes[16];   /* the instruction, and what follows it up to 15 */
+	unsigned len;        /* of the instruction as decoded; 15 if it is none */
+	unsigned room;       /* bytes of bytes[] that lie before the unmapped page (15 if all) */
+	bool valid;          /* insn decodes */
+	bool single_step;    /* the host runs it with TF: where it ends is not known */
+	bool by_step;        /* soft: through vcpu_step() and the IDT, not the handler alone */
+	struct insn insn;
+	struct diff_state in;
+	struct diff_patch patch[3];
+	unsigned npatches;
+};
+
+struct diff_result {
+	struct diff_state out;
+	int vector;          /* -1: none */
+	uint32_t error;
+	uint64_t cr2;
+};
+
+/* gen.c. False if the case is not to be run. */
+bool diff_generate(struct diff_case *c, uint64_t seed, uint64_t number, unsigned classes);
+/* Linear address of the ModRM operand. */
+uint64_t diff_operand(const struct diff_case *c);
+void diff_template(uint64_t seed, uint8_t *image);
+
+/* rules.c */
+enum diff_rule { RULE_RUN, RULE_SKIP };
+enum diff_rule diff_may_run(const uint8_t *bytes, unsigned n, unsigned mode, bool *control_flow);
+uint64_t diff_defined_flags(const struct diff_case *c);
+/* The host has it and the guest is not offered it: #UD on soft alone is right. */
+bool diff_not_offered(const struct diff_case *c);
+/* Faults that may differ. */
+bool diff_fault_excused(const struct diff_case *c, const struct diff_result *host, const struct diff_result *soft);
+bool diff_is_area(const struct insn *i);
+void diff_rules_init(void);
+
+/* native.c */
+bool native_init(const uint8_t *image, const char **why);
+/* Windows as memory of ours: the image of IMAGE_PAGES pages, writable; and the code. */
+extern uint8_t *native_image, *native_code;
+/* The vector is NATIVE_BY_TIMER if the timer came: try again once, it can be chance. */
+void native_run(const struct diff_case *c, struct diff_result *r);
+#define NATIVE_BY_TIMER 1001
+bool native_has_fsgsbase(void);
+
+/* softside.c */
+bool softside_init(const uint8_t *image, const char **why);
+extern uint8_t *soft_image;
+void softside_run(const struct diff_case *c, struct diff_result *r);
