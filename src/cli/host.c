@@ -1,29 +1,41 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* keel host: what this machine can do for guests, and why. */
 #include <jansson.h>
+#include <linux/landlock.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/utsname.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "engine/engine.h"
 #include "machine/machine.h"
 
-struct fact {
+/* The kernel tells the version of Landlock's interface, if it has it. */
+static bool has_landlock(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
+}
+
+static const struct fact {
 	const char *name, *path, *means;
-};
-static const struct fact facts[] = {
-	{ "tun", "/dev/net/tun", "tap network cards" },
-	{ "vhost-net", "/dev/vhost-net", "network rings in the kernel" },
-	{ "vfio", "/dev/vfio/vfio", "host devices handed to guests" },
-	{ "userfaultfd", "/proc/sys/vm/unprivileged_userfaultfd", "post-copy migration" },
-	{ "landlock", "/sys/kernel/security/landlock", "file sandbox" },
-	{ "cgroup2", "/sys/fs/cgroup/cgroup.controllers", "limits by cgroup v2" },
+	bool (*test)(void); /* instead of the path */
+} facts[] = {
+	{ "tun", "/dev/net/tun", "tap network cards", NULL },
+	{ "vhost-net", "/dev/vhost-net", "network rings in the kernel", NULL },
+	{ "vfio", "/dev/vfio/vfio", "host devices handed to guests", NULL },
+	{ "userfaultfd", "/proc/sys/vm/unprivileged_userfaultfd", "post-copy migration", NULL },
+	{ "landlock", NULL, "file sandbox", has_landlock },
+	{ "cgroup2", "/sys/fs/cgroup/cgroup.controllers", "limits by cgroup v2", NULL },
 };
 #define N_FACTS (sizeof(facts) / sizeof(facts[0]))
+
+static bool holds(const struct fact *f)
+{
+	return f->test ? f->test() : !access(f->path, F_OK);
+}
 
 static bool in_path(const char *program)
 {
@@ -72,7 +84,7 @@ static void print_text(const struct engine_probe *p, const char *model, long cpu
 	       (unsigned long long)(Q35_RAM_MAX >> 30));
 	printf("User network:    %s\n", in_path("passt") ? "passt" : "none; install the package passt");
 	for (unsigned i = 0; i < N_FACTS; i++)
-		printf("%-16s %s (%s)\n", facts[i].name, access(facts[i].path, F_OK) ? "no" : "yes", facts[i].means);
+		printf("%-16s %s (%s)\n", facts[i].name, holds(&facts[i]) ? "yes" : "no", facts[i].means);
 }
 
 static int print_json(const struct engine_probe *p, const char *model, long cpus, unsigned long long mib)
@@ -81,7 +93,7 @@ static int print_json(const struct engine_probe *p, const char *model, long cpus
 	int ret;
 
 	for (unsigned i = 0; i < N_FACTS; i++)
-		json_object_set_new(features, facts[i].name, json_boolean(!access(facts[i].path, F_OK)));
+		json_object_set_new(features, facts[i].name, json_boolean(holds(&facts[i])));
 	host = json_pack("{s:s,s:I,s:I,s:{s:b,s:b,s:s,s:i,s:s,s:i},s:s,s:i,s:I,s:b,s:o}", "cpu-model", model, "cpus",
 			 (json_int_t)cpus, "memory-mib", (json_int_t)mib, "kvm", "present", p->present, "usable", p->usable,
 			 "reason", p->reason, "ring0-ns", (int)p->ring0_ns, "refused", p->refused, "max-vcpus",

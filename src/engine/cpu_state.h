@@ -74,7 +74,7 @@ struct cpu_state {
 	uint64_t star, lstar, cstar, sfmask, kernel_gs_base; /* FS/GS base: seg[] */
 	uint64_t mtrr_def_type, mtrr_phys[CPU_MTRR_VAR][2], mtrr_fix[11];
 	uint64_t mcg_status, mcg_ctl;
-	/* kvmclock in ns at the moment of `tsc`; 0: the clock is the TSC less tsc_adjust (as soft keeps it). vCPU 0's counts. */
+	/* kvmclock in ns at the moment of `tsc`; 0: it is the TSC less tsc_adjust, as soft keeps it. vCPU 0's counts. */
 	uint64_t kvm_clock;
 	uint64_t kvm_system_time, kvm_wall_clock, kvm_pv_eoi, kvm_steal_time; /* MSR_KVM_*_NEW */
 

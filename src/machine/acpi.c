@@ -310,8 +310,8 @@ static size_t build_fadt(struct acpi_tables *t, size_t facs, size_t dsdt)
 	put8(t, 0x32); /* century byte of the RTC */
 	put16(t, 0x0003 | 1 << 2); /* legacy devices, i8042; no VGA */
 	put8(t, 0);
-	/* WBINVD, C1, RTC wake in fixed space, 32-bit timer, reset register, MSI needs no legacy: §5.2.9 table 5.10 */
-	put32(t, 1 << 0 | 1 << 2 | 1 << 6 | 1 << 8 | 1 << 10);
+	/* WBINVD, C1, no fixed sleep button, no fixed RTC wake, 32-bit timer, reset register: §5.2.9 table 5.10 */
+	put32(t, 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 10);
 	gas_io(t, 0xcf9, 8, 1);
 	put8(t, 0x0f);
 	put16(t, 0);

@@ -101,7 +101,7 @@ struct boot_e820 {
 #define BOOT_E820_MAX 8
 unsigned boot_e820(const struct machine *m, struct boot_e820 map[BOOT_E820_MAX]);
 
-/* ELF: read and check the program headers into b->header, set kernel_base and kernel_end from PT_LOAD's physical addresses. */
+/* ELF: boot_elf_headers() reads the program headers into b->header; boot_elf_fit() checks them and sets kernel_base and kernel_end. */
 struct boot_elf {
 	bool is64;
 	uint64_t entry, phoff;
@@ -113,6 +113,7 @@ struct boot_segment {
 };
 bool boot_elf_parse(const uint8_t *head, size_t len, struct boot_elf *e); /* false: not an x86 ELF executable */
 int boot_elf_headers(struct boot *b, const struct boot_elf *e, struct err *err);
+int boot_elf_fit(struct boot *b, struct err *err);
 int boot_elf_load(struct boot *b, struct err *err);
 unsigned boot_elf_segments(const struct boot *b);
 const struct boot_segment *boot_elf_segment(const struct boot *b, unsigned i);

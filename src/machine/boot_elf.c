@@ -95,13 +95,20 @@ int boot_elf_headers(struct boot *b, const struct boot_elf *e, struct err *err)
 	free(b->header);
 	b->header = (uint8_t *)segments;
 	b->header_len = n * sizeof(*segments);
+	for (unsigned i = 0; i < n; i++)
+		convert(&segments[i], raw + i * want, e->is64);
+	return 0;
+}
+
+int boot_elf_fit(struct boot *b, struct err *err)
+{
+	int ret = 0;
+
 	b->kernel_base = UINT64_MAX;
 	b->kernel_end = 0;
-	for (unsigned i = 0; i < n && !ret; i++) {
-		convert(&segments[i], raw + i * want, e->is64);
-		if (segments[i].type == PT_LOAD)
-			ret = check_segment(b, &segments[i], err);
-	}
+	for (unsigned i = 0; i < boot_elf_segments(b) && !ret; i++)
+		if (boot_elf_segment(b, i)->type == PT_LOAD)
+			ret = check_segment(b, boot_elf_segment(b, i), err);
 	if (!ret && !b->kernel_end)
 		ret = bad(b, err, "the ELF file has nothing to load");
 	return ret;

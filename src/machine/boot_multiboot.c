@@ -142,6 +142,8 @@ int boot_multiboot_check(struct boot *b, const uint8_t *head, size_t len, struct
 		b->entry = h.entry_addr;
 	} else if (boot_elf_parse(head, len, &e)) {
 		ret = boot_elf_headers(b, &e, err);
+		if (!ret)
+			ret = boot_elf_fit(b, err);
 		b->entry = e.entry;
 	} else {
 		return err_set(err, EINVAL, "%s %s: this multiboot image is neither ELF nor tells its addresses", b->kernel.option,

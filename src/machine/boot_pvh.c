@@ -104,6 +104,9 @@ int boot_pvh_check(struct boot *b, const uint8_t *head, size_t len, struct err *
 	if (!b->entry)
 		return err_set(err, EINVAL, "%s %s: this ELF file has no PVH entry note (Linux: CONFIG_PVH) and no multiboot header",
 			       b->kernel.option, b->kernel.path);
+	ret = boot_elf_fit(b, err);
+	if (ret)
+		return ret;
 	if (b->entry < b->kernel_base || b->entry >= b->kernel_end)
 		return err_set(err, EINVAL, "%s %s: the PVH entry point 0x%llx lies outside the image", b->kernel.option,
 			       b->kernel.path, (unsigned long long)b->entry);

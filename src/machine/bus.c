@@ -17,6 +17,7 @@
 
 struct piece {
 	uint64_t first, last;
+	uint64_t base; /* of the range, as it was then: its owner changes it only while the range is out */
 	struct io_range *range;
 };
 
@@ -96,7 +97,7 @@ static void flatten(struct bus *bus)
 		if (r && n && out[n - 1].range == r && out[n - 1].last + 1 == cut[i])
 			out[n - 1].last = last;
 		else if (r)
-			out[n++] = (struct piece){ .first = cut[i], .last = last, .range = r };
+			out[n++] = (struct piece){ .first = cut[i], .last = last, .base = r->base, .range = r };
 	}
 	__atomic_store_n(&bus->n[side], n, __ATOMIC_RELAXED);
 	atomic_store_explicit(&bus->seq, seq + 1, memory_order_release);
@@ -140,8 +141,8 @@ void bus_del(struct bus *bus, struct io_range *range)
 	pthread_mutex_unlock(&bus->lock);
 }
 
-/* The piece that holds `addr`: its range and last address, or NULL. */
-static struct io_range *lookup(struct bus *bus, uint64_t addr, uint64_t *last)
+/* The piece that holds `addr`: its range, last address and the range's base, or NULL. */
+static struct io_range *lookup(struct bus *bus, uint64_t addr, uint64_t *last, uint64_t *base)
 {
 	for (;;) {
 		unsigned seq = atomic_load_explicit(&bus->seq, memory_order_acquire);
@@ -161,6 +162,7 @@ static struct io_range *lookup(struct bus *bus, uint64_t addr, uint64_t *last)
 		    __atomic_load_n(&p[lo].first, __ATOMIC_RELAXED) <= addr) {
 			found = __atomic_load_n(&p[lo].range, __ATOMIC_RELAXED);
 			*last = __atomic_load_n(&p[lo].last, __ATOMIC_RELAXED);
+			*base = __atomic_load_n(&p[lo].base, __ATOMIC_RELAXED);
 		}
 		atomic_thread_fence(memory_order_acquire);
 		if (atomic_load_explicit(&bus->seq, memory_order_relaxed) == seq)
@@ -224,13 +226,13 @@ static unsigned step_size(const struct io_range *r, uint64_t addr, uint64_t last
 
 uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
 {
-	uint64_t value = 0, last = UINT64_MAX;
+	uint64_t value = 0, last = UINT64_MAX, base = 0;
 	unsigned done = 0;
 
 	while (done < size) {
-		struct io_range *r = lookup(bus, addr + done, &last);
+		struct io_range *r = lookup(bus, addr + done, &last, &base);
 		unsigned step = r ? step_size(r, addr + done, last, size - done) : 1;
-		uint64_t part = r ? range_read(r, addr + done - r->base, step) : 0xff;
+		uint64_t part = r ? range_read(r, addr + done - base, step) : 0xff;
 
 		value |= part << (8 * done);
 		done += step;
@@ -240,15 +242,15 @@ uint64_t bus_read(struct bus *bus, uint64_t addr, unsigned size)
 
 void bus_write(struct bus *bus, uint64_t addr, uint64_t value, unsigned size)
 {
-	uint64_t last = UINT64_MAX;
+	uint64_t last = UINT64_MAX, base = 0;
 	unsigned done = 0;
 
 	while (done < size) {
-		struct io_range *r = lookup(bus, addr + done, &last);
+		struct io_range *r = lookup(bus, addr + done, &last, &base);
 		unsigned step = r ? step_size(r, addr + done, last, size - done) : 1;
 
 		if (r)
-			range_write(r, addr + done - r->base, value >> (8 * done), step);
+			range_write(r, addr + done - base, value >> (8 * done), step);
 		done += step;
 	}
 }

@@ -163,6 +163,9 @@ void pci_msix_reset(struct pci_device *pdev)
 	struct pci_msix *x = &pdev->msix;
 
 	pthread_mutex_lock(&x->lock);
+	/* A state that was refused may have left other lengths. */
+	x->table_bytes = x->n * sizeof(x->table[0]);
+	x->pending_bytes = (x->n + 63) / 64 * 8;
 	memset(x->table, 0, x->table_bytes);
 	memset(x->pending, 0, x->pending_bytes);
 	for (unsigned i = 0; i < x->n; i++)

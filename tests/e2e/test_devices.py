@@ -113,5 +113,5 @@ def test_console_balloon_and_rng(guest, scratch):
         assert time.time() < end + 60
         time.sleep(0.1)
     console.sendall(b"end\n")
-    assert abs(int(g.expect("memory")) - before) < 4096
+    assert int(g.expect("memory")) > before - (16 << 10)
     assert g.wait() == 0

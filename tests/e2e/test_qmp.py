@@ -81,15 +81,16 @@ def test_oversized_command_closes_only_its_client(paused):
 
 def test_deep_nesting(paused):
     q = QMP(paused.qmp_path)
-    q.raw(b'{"a":' * 100000)
     try:
+        q.raw(b'{"a":' * 100000)
         assert "too large" in q.reply()["error"]["desc"]
-    except ConnectionResetError:
+    except (BrokenPipeError, ConnectionResetError):
         pass
     assert paused.qmp.command("query-status")
 
 
 def test_clients_that_vanish_or_do_not_read(paused):
+    assert paused.qmp.command("query-status")
     for _ in range(50):
         s = socket.socket(socket.AF_UNIX)
         s.connect(str(paused.qmp_path))

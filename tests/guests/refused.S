@@ -37,6 +37,13 @@ main64:
 	TRY lock cmpxchg16b RESULTS + 0x808	/* not aligned */
 	EXPECT(13, 0)
 
+	/* The same place, another instruction: what was remembered of the first must not come back */
+	mov	$(RESULTS+0x800), %edi
+	call	changing
+	movl	$0xccccc3cc, changing	/* INT3; RET */
+	TRY call changing
+	EXPECT_AT_ANY(3, 0)
+
 	mov	$7, %eax
 	xor	%ecx, %ecx
 	cpuid
@@ -106,4 +113,9 @@ no_smap:
 	orl	$2, RESULTS + 0x810
 no_xsave:
 	PASS
+
+	.balign	16
+changing:
+	lock cmpxchg16b (%rdi)
+	ret
 	.section .note.GNU-stack, "", @progbits

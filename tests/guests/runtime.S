@@ -284,7 +284,8 @@ log_next:
 
 	.bss
 	.balign	16
-	.globl	handlers, resume_rip, resume_rsp, last_vector, last_error, last_rip, last_rflags, last_cr2, started, tried_rip, user_rflags
+	.globl	handlers, resume_rip, resume_rsp, tried_rip, user_rflags, started
+	.globl	last_vector, last_error, last_rip, last_rflags, last_cr2
 handlers:	.skip	256 * 8
 resume_rip:	.quad	0
 resume_rsp:	.quad	0

@@ -108,7 +108,8 @@ static void thaw(struct kvm_engine *e)
 			continue;
 		if (v->frozen_deadline)
 			write_msr(v, MSR_TSC_DEADLINE, v->frozen_deadline);
-		kvm_ioctl(v->fd, KVM_KVMCLOCK_CTRL, NULL); /* spares the guest its soft-lockup alarm; fails where it has no kvmclock */
+		/* Spares the guest its soft-lockup alarm; fails where it has no kvmclock. */
+		kvm_ioctl(v->fd, KVM_KVMCLOCK_CTRL, NULL);
 	}
 }
 

@@ -25,8 +25,8 @@
 #define B(n) (1u << (n))
 
 #define LEAF1_ECX (B(0) /* SSE3 */ | B(1) /* PCLMULQDQ */ | B(9) /* SSSE3 */ | B(12) /* FMA */ | B(13) /* CX16 */ | \
-		   B(17) /* PCID */ | B(19) /* SSE4.1 */ | B(20) /* SSE4.2 */ | B(21) /* x2APIC */ | B(22) /* MOVBE */ | \
-		   B(23) /* POPCNT */ | B(24) /* TSC deadline */ | B(25) /* AES */ | B(26) /* XSAVE */ | \
+		   B(17) /* PCID */ | B(19) /* SSE4.1 */ | B(20) /* SSE4.2 */ | B(21) /* x2APIC */ | \
+		   B(22) /* MOVBE */ | B(23) /* POPCNT */ | B(24) /* TSC deadline */ | B(25) /* AES */ | B(26) /* XSAVE */ | \
 		   B(28) /* AVX */ | B(29) /* F16C */ | B(30) /* RDRAND */ | B(31) /* hypervisor */)
 /* All but PSN (18), DS (21), ACPI (22), TM (29), PBE (31) and the reserved ones. */
 #define LEAF1_EDX (0x0f8bfbffu & ~B(27))
@@ -51,9 +51,10 @@
 		     B(30) | B(31) /* 3DNow */)
 #define LEAF8_8_EBX (B(0) /* CLZERO */ | B(2) /* error pointers */ | B(9) /* WBNOINVD */ | B(12) /* IBPB */ | \
 		     B(14) /* IBRS */ | B(15) /* STIBP */ | B(16) | B(17) | B(18) | B(19) /* how to use them */ | \
-		     B(24) /* SSBD */ | B(26) /* SSB_NO */ | B(28) /* PSFD */ | B(29) /* BTC_NO */ | B(30) /* IBPB_RET */)
-#define LEAF8_21_EAX (B(0) | B(1) | B(2) /* LFENCE serialises */ | B(5) /* VERW clears */ | B(6) /* null selectors clear */ | \
-		      B(8) /* AutoIBRS */ | B(9) | B(10) /* FSRS */ | B(11) /* FSRC */ | B(20) /* PREFETCHI */ | \
+		     B(24) /* SSBD */ | B(26) /* SSB_NO */ | B(28) /* PSFD */ | B(29) /* BTC_NO */ | \
+		     B(30) /* IBPB_RET */)
+#define LEAF8_21_EAX (B(0) | B(1) | B(2) /* LFENCE serialises */ | B(5) /* VERW clears */ | \
+		      B(6) /* null selectors clear */ | B(8) /* AutoIBRS */ | B(9) | B(10) /* FSRS */ | B(11) /* FSRC */ | B(20) /* PREFETCHI */ | \
 		      B(27) /* SBPB */ | B(28) /* IBPB_BRTYPE */ | B(29) | B(30) | B(31) /* SRSO */)
 #define PV_FEATURES (KVM_PV_NOP_IO_DELAY | KVM_PV_CLOCKSOURCE2 | KVM_PV_STEAL_TIME | KVM_PV_EOI | KVM_PV_UNHALT | \
 		     KVM_PV_TLB_FLUSH | KVM_PV_SEND_IPI | KVM_PV_SCHED_YIELD | KVM_PV_CLOCKSOURCE_STABLE)

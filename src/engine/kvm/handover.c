@@ -196,10 +196,13 @@ static struct engine *make_soft(struct kvm_engine *e, struct err *err)
 
 	if (!soft)
 		return NULL;
-	soft_engine(soft)->probing = true;
-	for (unsigned i = 0; !r && i < e->nslots; i++)
-		if (e->slots[i].size)
-			r = engine_map(soft, e->slots[i].gpa, e->slots[i].size, e->slots[i].hva, e->slots[i].readonly, err);
+	soft_engine(soft)->probing = true; /* no threads, and no memory of code that the guest may change unseen */
+	for (unsigned i = 0; !r && i < e->nslots; i++) {
+		const struct kvm_slot *slot = &e->slots[i];
+
+		if (slot->size)
+			r = engine_map(soft, slot->gpa, slot->size, slot->hva, slot->readonly, err);
+	}
 	if (!r && e->logging)
 		r = engine_dirty_start(soft, err);
 	if (r < 0) {
@@ -388,17 +391,6 @@ static int store(struct kvm_vcpu *v, struct kvm_handover *h, unsigned parts, str
 	return r;
 }
 
-/* The guest may have changed its code since soft saw it last, and told nobody. */
-static void forget_code(struct kvm_handover *h, uint64_t linear)
-{
-	struct engine *soft = h->soft->engine;
-	uint64_t gpa;
-
-	for (unsigned at = 0; at <= 14; at += 14)
-		if (vcpu_translate(h->soft, linear + at, &gpa))
-			engine_written(soft, gpa & ~0xfffull, KVM_PAGE);
-}
-
 static bool refused(struct kvm_vcpu *v, enum vcpu_exit *exit, struct err *err)
 {
 	const struct kvm_run *run = v->run;
@@ -428,10 +420,8 @@ bool kvm_handover(struct kvm_vcpu *v, enum vcpu_exit *exit, struct err *err)
 		h->before = h->state;
 		r = vcpu_set_state(h->soft, &h->state, err);
 	}
-	if (!r) {
-		forget_code(h, h->state.seg[SEG_CS].base + h->state.rip);
+	if (!r)
 		r = vcpu_step(h->soft, 1, exit, err);
-	}
 	if (!r && *exit != VCPU_EXIT_ERROR)
 		r = vcpu_get_state(h->soft, &h->state, err);
 	if (!r && *exit != VCPU_EXIT_ERROR)

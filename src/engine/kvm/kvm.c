@@ -57,8 +57,9 @@ int kvm_open(struct err *err)
 	if (fd < 0) {
 		switch (errno) {
 		case ENOENT:
-			return err_set(err, ENOENT, "/dev/kvm does not exist: the host offers no hardware virtualization, "
-						    "or the kvm_intel or kvm_amd module is not loaded");
+			return err_set(err, ENOENT,
+				       "/dev/kvm does not exist: the host offers no hardware virtualization, "
+				       "or the kvm_intel or kvm_amd module is not loaded");
 		case EACCES:
 			return err_set(err, EACCES, "/dev/kvm may not be opened by this user: add it to the group kvm");
 		default:
@@ -93,7 +94,8 @@ static int find_caps(struct kvm_engine *e, struct err *err)
 
 	for (unsigned i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
 		if (!cap_value(e->vm, needed[i].cap))
-			return err_set(err, ENOTSUP, "this kernel's KVM lacks KVM_CAP_%s; Linux 5.10 or later is needed",
+			return err_set(err, ENOTSUP,
+				       "this kernel's KVM lacks KVM_CAP_%s; Linux 5.10 or later is needed",
 				       needed[i].name);
 	c->xsave_size = cap_value(e->vm, KVM_CAP_XSAVE2);
 	if (c->xsave_size < sizeof(struct kvm_xsave))
@@ -131,7 +133,7 @@ static int enable_caps(struct kvm_engine *e, struct err *err)
 		return err_set_errno(err, -r, "KVM does not tell exceptions' payloads");
 	/* Else programs in ring 3 get #UD for what the kernel cannot emulate, rather than the hand-over. Linux 5.15. */
 	cap_enable(e->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
-	/* No counters: their MSRs are not part of the state. Kernels before 5.18 give #GP without the CPUID leaf as well. */
+	/* No counters: their MSRs are not part of the state. Before Linux 5.18 hiding the CPUID leaf must do. */
 	cap_enable(e->vm, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 	/* INIT leaves LVT0 masked, as hardware and the soft engine do. */
 	cap_enable(e->vm, KVM_CAP_DISABLE_QUIRKS, KVM_X86_QUIRK_LINT0_REENABLED);

@@ -175,7 +175,7 @@ int kvm_debug_get(struct kvm_vcpu *v, struct cpu_state *s, struct err *err);
 int kvm_debug_set(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err);
 
 /* handover.c */
-/* The kernel could not emulate the instruction at RIP: soft executes it. True if the vCPU can go on; else *exit says why not. */
+/* The kernel could not emulate the instruction at RIP: soft executes it. True if the vCPU can go on, else see *exit. */
 bool kvm_handover(struct kvm_vcpu *v, enum vcpu_exit *exit, struct err *err);
 /* After each exit: the kernel brings registers along only while hand-overs are frequent. */
 void kvm_handover_idle(struct kvm_vcpu *v);

@@ -307,8 +307,8 @@ static void judge(struct engine_probe *out)
 			 "(%u ns an instruction) and cannot execute: %s", out->ring0_ns, refused);
 	else if (out->ring0_ns >= HARDWARE_NS)
 		snprintf(out->reason, sizeof(out->reason),
-			 "/dev/kvm interprets kernel code instead of running it on the processor (%u ns an instruction)",
-			 out->ring0_ns);
+			 "/dev/kvm interprets kernel code instead of running it on the processor "
+			 "(%u ns an instruction)", out->ring0_ns);
 	else if (*refused)
 		snprintf(out->reason, sizeof(out->reason), "/dev/kvm cannot execute instructions that kernels use: %s",
 			 refused);

@@ -365,7 +365,7 @@ int kvm_get_state(struct vcpu *vcpu, struct cpu_state *s, struct err *err)
 	return get_all(v, s, err);
 }
 
-/* The order matters: control registers before what depends on them, the APIC base before the APIC, the deadline after both. */
+/* In this order: control registers, what depends on them, the APIC (its base came with the former), its deadline. */
 static int set_all(struct kvm_vcpu *v, const struct cpu_state *s, struct err *err)
 {
 	struct kvm_mp_state mp = { .mp_state = mp_to_kvm[s->mp_state] };
@@ -381,7 +381,8 @@ static int set_all(struct kvm_vcpu *v, const struct cpu_state *s, struct err *er
 	memcpy(lapic.regs, s->lapic, CPU_LAPIC_SIZE);
 	r = kvm_ioctl(v->fd, KVM_SET_SREGS, &sregs);
 	if (r < 0)
-		return err_set_errno(err, -r, "vCPU %u: KVM refuses the control registers (CR0 0x%llx, CR4 0x%llx, EFER 0x%llx)",
+		return err_set_errno(err, -r,
+				     "vCPU %u: KVM refuses the control registers (CR0 0x%llx, CR4 0x%llx, EFER 0x%llx)",
 				     v->vcpu.index, (unsigned long long)s->cr0, (unsigned long long)s->cr4,
 				     (unsigned long long)s->efer);
 	r = kvm_fpu_set(v, s, err);

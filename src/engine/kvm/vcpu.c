@@ -222,15 +222,17 @@ static void exit_mmio(struct kvm_vcpu *v)
 static enum vcpu_exit exit_internal_error(struct kvm_vcpu *v, bool *go_on, struct err *err)
 {
 	enum vcpu_exit exit = VCPU_EXIT_ERROR;
+	unsigned long long data[2] = { 0 };
 
 	if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {
 		*go_on = kvm_handover(v, &exit, err);
 		return exit;
 	}
 	*go_on = false;
+	for (unsigned i = 0; i < 2 && i < v->run->internal.ndata; i++)
+		data[i] = v->run->internal.data[i];
 	err_set(err, EIO, "vCPU %u: KVM fails inside (suberror %u, data 0x%llx 0x%llx)", v->vcpu.index,
-		v->run->internal.suberror, (unsigned long long)(v->run->internal.ndata > 0 ? v->run->internal.data[0] : 0),
-		(unsigned long long)(v->run->internal.ndata > 1 ? v->run->internal.data[1] : 0));
+		v->run->internal.suberror, data[0], data[1]);
 	return VCPU_EXIT_ERROR;
 }
 
@@ -431,7 +433,7 @@ enum vcpu_exit kvm_run(struct vcpu *vcpu, struct err *err)
 	enter_thread(v);
 	for (;;) {
 		if (take_requests(v)) {
-			/* Here rather than in kvm_get_state(), which may run in another thread: that would cost the kernel a grace period. */
+			/* Here rather than in kvm_get_state(): another thread there would cost the kernel a grace period. */
 			if (kvm_settle(v, err) < 0)
 				exit = VCPU_EXIT_ERROR;
 			break;

@@ -157,7 +157,8 @@ static void same_segment(const char *name, const struct cpu_segment *a, const st
 		return; /* what a null segment caches is nobody's business */
 	if (a->base != b->base || a->limit != b->limit || a->attr != b->attr)
 		fail_msg("%s differs: base 0x%llx, limit 0x%x, attr 0x%x and base 0x%llx, limit 0x%x, attr 0x%x", name,
-			 (unsigned long long)a->base, a->limit, a->attr, (unsigned long long)b->base, b->limit, b->attr);
+			 (unsigned long long)a->base, a->limit, a->attr, (unsigned long long)b->base, b->limit,
+			 b->attr);
 }
 
 /* The instruction and data pointers of x87 are zeroed by some processors; TOP is part of FSW. */
