@@ -77,8 +77,6 @@ static void print_text(const struct engine_probe *p, const char *model, long cpu
 	printf("Memory:          %llu MiB\n", mib);
 	printf("KVM:             %s\n", !p->present ? "absent" : p->usable ? "usable" : "present, but not usable");
 	printf("                 %s\n", p->reason);
-	if (p->present)
-		printf("                 a ring-0 instruction takes %u ns; refused: %s\n", p->ring0_ns, *p->refused ? p->refused : "none");
 	printf("Engine (auto):   %s\n", p->usable ? "kvm" : "soft");
 	printf("Limits:          %u vCPUs (kvm: %u), %llu GiB of memory a guest\n", ENGINE_MAX_CPUS, p->max_vcpus,
 	       (unsigned long long)(Q35_RAM_MAX >> 30));

@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* Chips of the board */
-extern const struct device_class mch_class, lpc_class, pic_class, ioapic_class, pit_class, hpet_class, rtc_class, dma_class,
-	i8042_class, uart_class, fw_cfg_class, debugcon_class, debug_exit_class, pvpanic_class;
+extern const struct device_class mch_class, lpc_class, pic_class, ioapic_class, pit_class, hpet_class, rtc_class,
+	dma_class, i8042_class, uart_class, fw_cfg_class, debugcon_class, debug_exit_class, pvpanic_class;
 /* PCI */
 extern const struct device_class root_port_class;
 /* Virtio over PCI */

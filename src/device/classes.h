@@ -14,7 +14,8 @@ struct device *device_add(struct machine *m, const char *cls, const char *id, st
 
 /* The q35 board: chipset, interrupt controllers, timers, clock, ports. Before any other device. */
 struct q35_options {
-	bool debugcon;     /* port 0xe9 -> `debug_out` */
+	bool debugcon;     /* a port that prints to `debug_out` */
+	uint16_t debug_port; /* which, 0: 0xe9 */
 	bool debug_exit;   /* isa-debug-exit at 0xf4 */
 	bool pvpanic;
 	unsigned root_ports; /* PCIe root ports, 0..16 */

@@ -23,7 +23,8 @@ struct dma {
 	struct io_range range[3];
 };
 
-enum { REG_STATUS_COMMAND = 8, REG_REQUEST, REG_MASK, REG_MODE, REG_CLEAR_FLIP, REG_MASTER_CLEAR, REG_CLEAR_MASK, REG_ALL_MASK };
+enum { REG_STATUS_COMMAND = 8, REG_REQUEST, REG_MASK, REG_MODE, REG_CLEAR_FLIP, REG_MASTER_CLEAR, REG_CLEAR_MASK,
+       REG_ALL_MASK };
 
 static void master_clear(struct dma_chip *c)
 {

@@ -123,7 +123,8 @@ int fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_t
 	int ret;
 
 	if (!*name || strlen(name) >= NAME_ROOM)
-		return err_set(err, EINVAL, "fw_cfg file name '%.80s' must have 1 to %u characters", name, NAME_ROOM - 1);
+		return err_set(err, EINVAL, "fw_cfg file name '%.80s' must have 1 to %u characters", name,
+			       NAME_ROOM - 1);
 	pthread_mutex_lock(&f->dev.lock);
 	if (find_file(f, name)) {
 		ret = err_set(err, EEXIST, "fw_cfg has a file '%s' already", name);

@@ -439,7 +439,10 @@ static int hpet_realize(struct device *d, struct err *err)
 		if (i >= LINE_APIC && !(ROUTES >> (i - LINE_APIC) & 1))
 			continue;
 		h->line[i] = *in;
-		*in = i < LINE_APIC ? (struct irq){ hpet_set_pic, h, i } : (struct irq){ hpet_set_apic, h, i - LINE_APIC };
+		if (i < LINE_APIC)
+			*in = (struct irq){ hpet_set_pic, h, i };
+		else
+			*in = (struct irq){ hpet_set_apic, h, i - LINE_APIC };
 	}
 	return 0;
 }
@@ -459,12 +462,13 @@ static int hpet_post_load(void *obj, struct err *err)
 
 	if (h->driven_apic & ~ROUTES)
 		return err_set(err, EINVAL, "lines are driven that do not come by the timers");
-	drive(h, 0);
+	/* The controllers' own states say what reached them. */
+	for (unsigned i = 0; i < LINES; i++)
+		h->out[i] = (i < LINE_APIC || ROUTES >> (i - LINE_APIC) & 1) && line_wanted(h, i, 0);
 	vtimer_arm(h->timer, h->wake);
 	return 0;
 }
 
-#define LIMITED(stype, T, F, m) { .name = #F, .type = stype, .since = 1, .offset = offsetof(T, F), .count = 1, .max = m }
 static const struct state_field timer_fields[] = {
 	STATE_FIELD_U64(struct hpet_timer, config),
 	STATE_FIELD_U64(struct hpet_timer, compare),
@@ -478,13 +482,13 @@ static const struct state_desc timer_state = {
 };
 
 static const struct state_field hpet_fields[] = {
-	LIMITED(STATE_U64, struct hpet, config, CONFIG_ENABLE | CONFIG_LEGACY),
-	LIMITED(STATE_U64, struct hpet, status, (1 << TIMERS) - 1),
+	STATE_FIELD_LIMITED(STATE_U64, struct hpet, config, CONFIG_ENABLE | CONFIG_LEGACY),
+	STATE_FIELD_LIMITED(STATE_U64, struct hpet, status, (1 << TIMERS) - 1),
 	STATE_FIELD_U64(struct hpet, counter),
 	STATE_FIELD_U64(struct hpet, since),
 	STATE_ARRAY_STRUCT(struct hpet, t, &timer_state),
 	STATE_FIELD_U64(struct hpet, wake),
-	LIMITED(STATE_U32, struct hpet, driven, 3),
+	STATE_FIELD_LIMITED(STATE_U32, struct hpet, driven, 3),
 	STATE_FIELD_U32(struct hpet, driven_apic),
 	STATE_END,
 };

@@ -270,7 +270,8 @@ static void i8042_unrealize(struct device *d)
 
 static int i8042_realize(struct device *d, struct err *err)
 {
-	static const struct io_ops data = { data_read, data_write, 1, 1 }, command = { status_read, command_write, 1, 1 };
+	static const struct io_ops data = { data_read, data_write, 1, 1 };
+	static const struct io_ops command = { status_read, command_write, 1, 1 };
 	struct i8042 *c = (struct i8042 *)d;
 	struct machine *m = d->machine;
 	int ret;

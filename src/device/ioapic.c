@@ -98,7 +98,7 @@ static void ioapic_set_irq(void *opaque, unsigned pin, bool level)
 	a->level = (a->level & ~(1u << pin)) | (uint32_t)level << pin;
 	if (a->entry[pin] & ENTRY_LEVEL)
 		service_level(a, pin);
-	else if (level && !was && !(a->entry[pin] & ENTRY_MASKED)) /* an edge on a masked pin is lost: 82093AA §3.2.4 */
+	else if (level && !was && !(a->entry[pin] & ENTRY_MASKED)) /* masked edges are lost: 82093AA §3.2.4 */
 		deliver(a, pin);
 	pthread_mutex_unlock(&a->dev.lock);
 }
@@ -260,7 +260,7 @@ static int ioapic_post_load(void *obj, struct err *err)
 }
 
 static const struct state_field ioapic_fields[] = {
-	{ .name = "id", .type = STATE_U8, .since = 1, .offset = offsetof(struct ioapic, id), .count = 1, .max = 15 },
+	STATE_FIELD_LIMITED(STATE_U8, struct ioapic, id, 15),
 	STATE_FIELD_U8(struct ioapic, select),
 	STATE_FIELD_U32(struct ioapic, level),
 	STATE_ARRAY_U64(struct ioapic, entry),

@@ -52,20 +52,27 @@ struct lpc {
 	bool sci;
 	uint8_t sci_to;
 	uint16_t isa;        /* ISA interrupts that are driven */
+	bool loading;
 	struct irq isa_irq[16];
 };
 
 /* ---- Interrupts ---------------------------------------------------------- */
 
-/* irq_lock held. */
-static void drive_isa(struct lpc *l)
+static uint16_t isa_wanted(const struct lpc *l)
 {
-	uint16_t want = l->sci ? 1 << l->sci_to : 0, changed;
+	uint16_t want = l->sci ? 1 << l->sci_to : 0;
 
 	for (unsigned i = 0; i < 8; i++)
 		if (l->pirq >> i & 1 && l->pirq_to[i] != PIRQ_OFF)
 			want |= 1 << l->pirq_to[i];
-	changed = want ^ l->isa;
+	return want;
+}
+
+/* irq_lock held. */
+static void drive_isa(struct lpc *l)
+{
+	uint16_t want = isa_wanted(l), changed = want ^ l->isa;
+
 	l->isa = want;
 	for (unsigned n = 0; n < 16; n++)
 		if (changed >> n & 1)
@@ -106,7 +113,11 @@ static void update_routes(struct lpc *l)
 		l->pirq_to[i] = off ? PIRQ_OFF : reg & 15;
 	}
 	l->sci_to = 9 + (sci < 3 ? sci : 0);
-	drive_isa(l);
+	/* What was loaded reached the controllers before it was saved: their states say so. */
+	if (l->loading)
+		l->isa = isa_wanted(l);
+	else
+		drive_isa(l);
 	pthread_mutex_unlock(&l->irq_lock);
 }
 
@@ -347,8 +358,10 @@ static int lpc_post_load(void *obj, struct err *err)
 {
 	struct lpc *l = obj;
 
+	l->loading = true;
+	l->sci = pm_loaded(&l->pm);
 	update(l);
-	pm_loaded(&l->pm);
+	l->loading = false;
 	return 0;
 }
 

@@ -91,7 +91,7 @@ bool csum_frame_valid(const struct iovec *iov, unsigned n, size_t len)
 		type = get16(h + 16);
 		ip = 18;
 	}
-	if (type == ETH_IP4 && have >= ip + 20 && h[ip] >> 4 == 4) {
+	if (type == ETH_IP4 && have >= ip + 20 && len >= ip + 20 && h[ip] >> 4 == 4) {
 		size_t header = (h[ip] & 15) * 4, total = get16(h + ip + 2);
 
 		if (header < 20 || total < header || total > len - ip || get16(h + ip + 6) & 0x3fff)
@@ -100,7 +100,7 @@ bool csum_frame_valid(const struct iovec *iov, unsigned n, size_t len)
 		l4 = ip + header;
 		l4_len = total - header;
 		sum = csum_iov(iov, n, ip + 12, 8);
-	} else if (type == ETH_IP6 && have >= ip + 40 && h[ip] >> 4 == 6) {
+	} else if (type == ETH_IP6 && have >= ip + 40 && len >= ip + 40 && h[ip] >> 4 == 6) {
 		proto = h[ip + 6];
 		l4 = ip + 40;
 		l4_len = get16(h + ip + 4);

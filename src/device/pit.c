@@ -255,7 +255,7 @@ static void load(struct counter *c, uint32_t count, uint64_t t)
 	count = c->bcd ? from_bcd(count) : count;
 	if (!count)
 		count = c->bcd ? 10000 : 65536;
-	/* The new count of a periodic mode waits for the end of the cycle (mode 3: the half), that of modes 1 and 5 for the trigger. */
+	/* The new count of a periodic mode waits for the end of the cycle (mode 3: the half)... */
 	if (c->loaded && c->running && periodic(c)) {
 		uint64_t cycle = elapsed(c, t) / c->count, end = c->start + (cycle + 1) * c->count;
 		uint64_t half = c->start + cycle * c->count + high_part(c->count);
@@ -269,6 +269,7 @@ static void load(struct counter *c, uint32_t count, uint64_t t)
 		}
 		return;
 	}
+	/* ... that of modes 1 and 5 for the trigger. */
 	if (c->mode == 1 || c->mode == 5) {
 		if (!c->loaded)
 			c->count = count;
@@ -478,10 +479,9 @@ static int pit_post_load(void *obj, struct err *err)
 	return 0;
 }
 
-#define LIMITED(stype, T, F, m) { .name = #F, .type = stype, .since = 1, .offset = offsetof(T, F), .count = 1, .max = m }
 static const struct state_field counter_fields[] = {
-	LIMITED(STATE_U8, struct counter, mode, 5),
-	LIMITED(STATE_U8, struct counter, rw, RW_BOTH),
+	STATE_FIELD_LIMITED(STATE_U8, struct counter, mode, 5),
+	STATE_FIELD_LIMITED(STATE_U8, struct counter, rw, RW_BOTH),
 	STATE_FIELD_BOOL(struct counter, bcd),
 	STATE_FIELD_BOOL(struct counter, gate),
 	STATE_FIELD_BOOL(struct counter, loaded),
@@ -490,8 +490,8 @@ static const struct state_field counter_fields[] = {
 	STATE_FIELD_BOOL(struct counter, high_next_write),
 	STATE_FIELD_U8(struct counter, write_low),
 	STATE_FIELD_BOOL(struct counter, reload),
-	LIMITED(STATE_U32, struct counter, count, 65536),
-	LIMITED(STATE_U32, struct counter, next_count, 65536),
+	STATE_FIELD_LIMITED(STATE_U32, struct counter, count, 65536),
+	STATE_FIELD_LIMITED(STATE_U32, struct counter, next_count, 65536),
 	STATE_FIELD_U64(struct counter, start),
 	STATE_FIELD_U64(struct counter, held),
 	STATE_FIELD_U64(struct counter, reload_at),
@@ -508,7 +508,7 @@ static const struct state_desc counter_state = {
 
 static const struct state_field pit_fields[] = {
 	STATE_ARRAY_STRUCT(struct pit, c, &counter_state),
-	LIMITED(STATE_U8, struct pit, port61, 15),
+	STATE_FIELD_LIMITED(STATE_U8, struct pit, port61, 15),
 	STATE_FIELD_U64(struct pit, next_edge),
 	STATE_FIELD_BOOL(struct pit, irq_level),
 	STATE_END,

@@ -39,11 +39,16 @@ static void count_overflows(struct pm *pm)
 	pm->halves = halves;
 }
 
-static void update(struct pm *pm)
+static bool sci_level(const struct pm *pm)
 {
 	bool pending = (pm->pm1_sts & pm->pm1_en & EN_ALL) || (pm->gpe_sts & pm->gpe_en);
 
-	pm->set_sci(pm->owner, pending && pm->pm1_cnt & CNT_SCI_EN);
+	return pending && pm->pm1_cnt & CNT_SCI_EN;
+}
+
+static void update(struct pm *pm)
+{
+	pm->set_sci(pm->owner, sci_level(pm));
 	pm->overflow_at = VTIMER_NEVER;
 	if (pm->pm1_en & STS_TIMER && !(pm->pm1_sts & STS_TIMER)) {
 		uint64_t tick = (pm->halves + 1) << 31;
@@ -204,11 +209,10 @@ void pm_reset(struct pm *pm)
 	update(pm);
 }
 
-void pm_loaded(struct pm *pm)
+bool pm_loaded(struct pm *pm)
 {
-	pm->set_sci(pm->owner, ((pm->pm1_sts & pm->pm1_en & EN_ALL) || (pm->gpe_sts & pm->gpe_en)) &&
-				       pm->pm1_cnt & CNT_SCI_EN);
 	vtimer_arm(pm->timer, pm->overflow_at);
+	return sci_level(pm);
 }
 
 int pm_init(struct pm *pm, struct device *owner, void (*set_sci)(struct device *owner, bool level), struct err *err)

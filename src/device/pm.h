@@ -13,7 +13,7 @@ struct pm {
 	uint16_t pm1_sts, pm1_en, pm1_cnt;
 	uint64_t gpe_sts, gpe_en;
 	uint32_t smi_en, smi_sts;
-	uint64_t halves;      /* times that the timer's highest bit had changed when TMR_STS was last brought up to date */
+	uint64_t halves;      /* how often the timer's highest bit had changed when TMR_STS was last looked at */
 	uint64_t overflow_at; /* ns for which `timer` is armed */
 	struct vtimer *timer;
 	struct io_range range;
@@ -29,6 +29,6 @@ void pm_map(struct pm *pm, uint16_t base, bool enable);
 void pm_button(struct pm *pm);
 /* ACPI_ENABLE and ACPI_DISABLE of old firmware: SCI_EN. */
 void pm_acpi_mode(struct pm *pm, bool on);
-/* After a state was loaded: rebuild what is derived. */
-void pm_loaded(struct pm *pm);
+/* After a state was loaded: rebuild what is derived. Returns the level of the SCI, which is not driven. */
+bool pm_loaded(struct pm *pm);
 extern const struct state_desc pm_state;

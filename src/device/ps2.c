@@ -44,13 +44,20 @@ bool ps2_take(struct ps2_queue *q, uint8_t *byte)
 
 /* Scan codes of set 2, by those of set 1. */
 static const uint8_t set2[0x59] = {
-	[0x01] = 0x76, 0x16, 0x1e, 0x26, 0x25, 0x2e, 0x36, 0x3d, 0x3e, 0x46, 0x45, 0x4e, 0x55, 0x66, 0x0d, /* Esc 1..= Backspace Tab */
-	[0x10] = 0x15, 0x1d, 0x24, 0x2d, 0x2c, 0x35, 0x3c, 0x43, 0x44, 0x4d, 0x54, 0x5b, 0x5a, 0x14, /* Q..] Enter Ctrl */
-	[0x1e] = 0x1c, 0x1b, 0x23, 0x2b, 0x34, 0x33, 0x3b, 0x42, 0x4b, 0x4c, 0x52, 0x0e, 0x12, 0x5d, /* A..' ` Shift \ */
-	[0x2c] = 0x1a, 0x22, 0x21, 0x2a, 0x32, 0x31, 0x3a, 0x41, 0x49, 0x4a, 0x59, 0x7c, 0x11, 0x29, 0x58, /* Z../ Shift * Alt Space Caps */
-	[0x3b] = 0x05, 0x06, 0x04, 0x0c, 0x03, 0x0b, 0x83, 0x0a, 0x01, 0x09, 0x77, 0x7e, /* F1..F10 Num Scroll */
-	[0x47] = 0x6c, 0x75, 0x7d, 0x7b, 0x6b, 0x73, 0x74, 0x79, 0x69, 0x72, 0x7a, 0x70, 0x71, /* keypad */
-	[0x54] = 0x84, [0x56] = 0x61, 0x78, 0x07, /* SysRq, <>, F11, F12 */
+	/* Escape, 1 to =, Backspace, Tab */
+	[0x01] = 0x76, 0x16, 0x1e, 0x26, 0x25, 0x2e, 0x36, 0x3d, 0x3e, 0x46, 0x45, 0x4e, 0x55, 0x66, 0x0d,
+	/* Q to ], Enter, Ctrl */
+	[0x10] = 0x15, 0x1d, 0x24, 0x2d, 0x2c, 0x35, 0x3c, 0x43, 0x44, 0x4d, 0x54, 0x5b, 0x5a, 0x14,
+	/* A to ', `, Shift, backslash */
+	[0x1e] = 0x1c, 0x1b, 0x23, 0x2b, 0x34, 0x33, 0x3b, 0x42, 0x4b, 0x4c, 0x52, 0x0e, 0x12, 0x5d,
+	/* Z to /, Shift, keypad *, Alt, Space, Caps Lock */
+	[0x2c] = 0x1a, 0x22, 0x21, 0x2a, 0x32, 0x31, 0x3a, 0x41, 0x49, 0x4a, 0x59, 0x7c, 0x11, 0x29, 0x58,
+	/* F1 to F10, Num Lock, Scroll Lock */
+	[0x3b] = 0x05, 0x06, 0x04, 0x0c, 0x03, 0x0b, 0x83, 0x0a, 0x01, 0x09, 0x77, 0x7e,
+	/* Keypad: 7 8 9 - 4 5 6 + 1 2 3 0 . */
+	[0x47] = 0x6c, 0x75, 0x7d, 0x7b, 0x6b, 0x73, 0x74, 0x79, 0x69, 0x72, 0x7a, 0x70, 0x71,
+	/* SysRq; the key left of Z, F11, F12 */
+	[0x54] = 0x84, [0x56] = 0x61, 0x78, 0x07,
 };
 
 bool ps2_translate(uint8_t *byte, bool *released)
@@ -343,11 +350,10 @@ void ps2_mouse_write(struct ps2_mouse *m, uint8_t byte)
 
 /* ---- State --------------------------------------------------------------- */
 
-#define LIMITED(stype, T, F, m) { .name = #F, .type = stype, .since = 1, .offset = offsetof(T, F), .count = 1, .max = m }
 static const struct state_field queue_fields[] = {
 	STATE_FIELD_BYTES(struct ps2_queue, data),
-	LIMITED(STATE_U8, struct ps2_queue, head, PS2_QUEUE - 1),
-	LIMITED(STATE_U8, struct ps2_queue, len, PS2_QUEUE),
+	STATE_FIELD_LIMITED(STATE_U8, struct ps2_queue, head, PS2_QUEUE - 1),
+	STATE_FIELD_LIMITED(STATE_U8, struct ps2_queue, len, PS2_QUEUE),
 	STATE_FIELD_U8(struct ps2_queue, last),
 	STATE_END,
 };
@@ -358,7 +364,7 @@ static const struct state_field keyboard_fields[] = {
 	STATE_FIELD_U8(struct ps2_keyboard, command),
 	STATE_FIELD_U8(struct ps2_keyboard, leds),
 	STATE_FIELD_U8(struct ps2_keyboard, rate),
-	LIMITED(STATE_U8, struct ps2_keyboard, set, 2),
+	STATE_FIELD_LIMITED(STATE_U8, struct ps2_keyboard, set, 2),
 	STATE_FIELD_BOOL(struct ps2_keyboard, enabled),
 	STATE_END,
 };
@@ -367,19 +373,19 @@ const struct state_desc ps2_keyboard_state = { .name = "ps2-keyboard", .version 
 static const struct state_field mouse_fields[] = {
 	STATE_FIELD_STRUCT(struct ps2_mouse, q, &queue_state),
 	STATE_FIELD_U8(struct ps2_mouse, command),
-	LIMITED(STATE_U8, struct ps2_mouse, id, 4),
+	STATE_FIELD_LIMITED(STATE_U8, struct ps2_mouse, id, 4),
 	STATE_FIELD_U8(struct ps2_mouse, rate),
 	STATE_FIELD_U8(struct ps2_mouse, resolution),
 	STATE_ARRAY_U8(struct ps2_mouse, rates),
-	LIMITED(STATE_U8, struct ps2_mouse, buttons, 0x1f),
-	LIMITED(STATE_U8, struct ps2_mouse, sent_buttons, 0x1f),
+	STATE_FIELD_LIMITED(STATE_U8, struct ps2_mouse, buttons, 0x1f),
+	STATE_FIELD_LIMITED(STATE_U8, struct ps2_mouse, sent_buttons, 0x1f),
 	STATE_FIELD_BOOL(struct ps2_mouse, enabled),
 	STATE_FIELD_BOOL(struct ps2_mouse, remote),
 	STATE_FIELD_BOOL(struct ps2_mouse, wrap),
 	STATE_FIELD_BOOL(struct ps2_mouse, double_scale),
-	LIMITED(STATE_U32, struct ps2_mouse, dx, 0), /* signed */
-	LIMITED(STATE_U32, struct ps2_mouse, dy, 0),
-	LIMITED(STATE_U32, struct ps2_mouse, dz, 0),
+	STATE_FIELD_LIMITED(STATE_U32, struct ps2_mouse, dx, 0), /* signed */
+	STATE_FIELD_LIMITED(STATE_U32, struct ps2_mouse, dy, 0),
+	STATE_FIELD_LIMITED(STATE_U32, struct ps2_mouse, dz, 0),
 	STATE_END,
 };
 static int mouse_post_load(void *obj, struct err *err)

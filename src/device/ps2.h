@@ -29,7 +29,7 @@ struct ps2_keyboard {
 void ps2_keyboard_reset(struct ps2_keyboard *k);
 void ps2_keyboard_write(struct ps2_keyboard *k, uint8_t byte);
 void ps2_keyboard_key(struct ps2_keyboard *k, uint8_t code, bool down);
-/* What an i8042 makes of a byte of scan code set 2; `released` carries an F0 over to the next byte. False: nothing comes out yet. */
+/* What an i8042 makes of a byte of set 2; `released` carries an F0 over to the next. False: nothing comes out yet. */
 bool ps2_translate(uint8_t *byte, bool *released);
 extern const struct state_desc ps2_keyboard_state;
 

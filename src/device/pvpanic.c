@@ -54,8 +54,7 @@ static int pvpanic_realize(struct device *d, struct err *err)
 }
 
 static const struct state_field pvpanic_fields[] = {
-	{ .name = "told", .type = STATE_U8, .since = 1, .offset = offsetof(struct pvpanic, told), .count = 1,
-	  .max = PVPANIC_EVENTS },
+	STATE_FIELD_LIMITED(STATE_U8, struct pvpanic, told, PVPANIC_EVENTS),
 	STATE_END,
 };
 static const struct state_desc pvpanic_state = { .name = "pvpanic", .version = 1, .fields = pvpanic_fields };

@@ -43,18 +43,19 @@ static void fill_cmos(struct machine *m)
 	rtc_set_cell(rtc, 0x38, 0x40);
 }
 
-static int add_chardev_device(struct machine *m, const char *cls, const char *id, unsigned index, struct chardev *chardev,
-			      struct err *err)
+/* `prop` is set to `value` unless that is 0. */
+static int add_chardev_device(struct machine *m, const char *cls, const char *id, const char *prop, unsigned value,
+			      struct chardev *chardev, struct err *err)
 {
 	struct device *d = device_new(m, device_class_find(cls), id, err);
-	char text[4];
+	char text[12];
 	int ret = 0;
 
 	if (!d)
 		return -err->code;
-	snprintf(text, sizeof(text), "%u", index);
-	if (index)
-		ret = device_set(d, "index", text, err);
+	snprintf(text, sizeof(text), "%u", value);
+	if (value)
+		ret = device_set(d, prop, text, err);
 	if (ret) {
 		device_free(d);
 		return ret;
@@ -72,10 +73,10 @@ static int add_optional(struct machine *m, const struct q35_options *o, struct e
 
 		snprintf(id, sizeof(id), "serial%u", i);
 		if (o->serial[i])
-			ret = add_chardev_device(m, "isa-serial", id, i, o->serial[i], err);
+			ret = add_chardev_device(m, "isa-serial", id, "index", i, o->serial[i], err);
 	}
 	if (!ret && o->debugcon)
-		ret = add_chardev_device(m, "isa-debugcon", "debugcon", 0, o->debug_out, err);
+		ret = add_chardev_device(m, "isa-debugcon", "debugcon", "iobase", o->debug_port, o->debug_out, err);
 	if (!ret && o->debug_exit && !device_add(m, "isa-debug-exit", NULL, err, NULL))
 		ret = -err->code;
 	if (!ret && o->pvpanic && !device_add(m, "pvpanic", NULL, err, NULL))

@@ -477,6 +477,14 @@ void rtc_set_cell(struct device *d, unsigned index, uint8_t value)
 
 /* ---- Device -------------------------------------------------------------- */
 
+/* Years that a guest can set, and then some. */
+#define FAR (20000ll * 366 * 86400)
+
+static bool far_away(const struct rtc *r)
+{
+	return r->offset < -FAR || r->offset > FAR || r->checked < -FAR || r->checked > FAR;
+}
+
 /* The battery keeps time and memory (MC146818A, RESET pin). */
 static void rtc_reset(struct device *d)
 {
@@ -486,6 +494,8 @@ static void rtc_reset(struct device *d)
 	r->index = r->high_index = 0;
 	r->nmi_masked = false;
 	r->cmos[REG_B] &= ~(B_PIE | B_AIE | B_UIE | B_SQWE);
+	if (far_away(r)) /* left by a state that was refused */
+		r->offset = r->checked = 0;
 	update_flags(r);
 	r->cmos[REG_C] = 0;
 	update_irq(r);
@@ -524,7 +534,8 @@ static int set_base(struct rtc *r, struct err *err)
 		   &tail) != 6 ||
 	    d.year < 0 || d.month < 1 || d.month > 12 || d.day < 1 || d.day > 31 || d.hour < 0 || d.hour > 23 ||
 	    d.minute < 0 || d.minute > 59 || d.second < 0 || d.second > 59)
-		return err_set(err, EINVAL, "property base must be utc, localtime or YYYY-MM-DDThh:mm:ss, not '%s'", r->base);
+		return err_set(err, EINVAL, "property base must be utc, localtime or YYYY-MM-DDThh:mm:ss, not '%s'",
+			       r->base);
 	r->offset = seconds_of(&d) - now;
 	return 0;
 }
@@ -561,14 +572,11 @@ static int rtc_realize(struct device *d, struct err *err)
 	return ret;
 }
 
-/* Years that a guest can set, and then some. */
-#define FAR (20000ll * 366 * 86400)
-
 static int rtc_post_load(void *obj, struct err *err)
 {
 	struct rtc *r = obj;
 
-	if (r->offset < -FAR || r->offset > FAR || r->checked < -FAR || r->checked > FAR)
+	if (far_away(r))
 		return err_set(err, EINVAL, "the time is out of bounds");
 	r->cmos[REG_A] &= ~A_UIP;
 	r->cmos[REG_D] = D_VALID;
@@ -576,16 +584,15 @@ static int rtc_post_load(void *obj, struct err *err)
 	return 0;
 }
 
-#define LIMITED(stype, T, F, m) { .name = #F, .type = stype, .since = 1, .offset = offsetof(T, F), .count = 1, .max = m }
 static const struct state_field rtc_fields[] = {
 	STATE_FIELD_BYTES(struct rtc, cmos),
-	LIMITED(STATE_U8, struct rtc, index, 127),
-	LIMITED(STATE_U8, struct rtc, high_index, 127),
+	STATE_FIELD_LIMITED(STATE_U8, struct rtc, index, 127),
+	STATE_FIELD_LIMITED(STATE_U8, struct rtc, high_index, 127),
 	STATE_FIELD_BOOL(struct rtc, nmi_masked),
-	LIMITED(STATE_U64, struct rtc, offset, 0), /* signed */
-	LIMITED(STATE_U32, struct rtc, phase, NS - 1),
-	LIMITED(STATE_U8, struct rtc, weekday_shift, 6),
-	LIMITED(STATE_U64, struct rtc, checked, 0), /* signed */
+	STATE_FIELD_LIMITED(STATE_U64, struct rtc, offset, 0), /* signed */
+	STATE_FIELD_LIMITED(STATE_U32, struct rtc, phase, NS - 1),
+	STATE_FIELD_LIMITED(STATE_U8, struct rtc, weekday_shift, 6),
+	STATE_FIELD_LIMITED(STATE_U64, struct rtc, checked, 0), /* signed */
 	STATE_FIELD_U64(struct rtc, periods),
 	STATE_END,
 };

@@ -24,7 +24,8 @@ struct txbuf {
 };
 
 int txbuf_init(struct txbuf *t, struct device *owner, struct chardev *out, struct err *err); /* -ENOMEM */
-void txbuf_exit(struct txbuf *t); /* what the back end takes at once goes out, the rest is lost; nothing for a zeroed one */
+/* What the back end takes at once goes out, the rest is lost. A zeroed one may be passed. */
+void txbuf_exit(struct txbuf *t);
 void txbuf_put(struct txbuf *t, uint8_t byte); /* dropped if there is no room */
 void txbuf_flush(struct txbuf *t);
 /* The back end takes bytes again. */

@@ -459,19 +459,18 @@ static int uart_post_load(void *obj, struct err *err)
 	return 0;
 }
 
-#define LIMITED(stype, T, F, m) { .name = #F, .type = stype, .since = 1, .offset = offsetof(T, F), .count = 1, .max = m }
 static const struct state_field uart_fields[] = {
-	LIMITED(STATE_U8, struct uart, ier, 0x0f),
+	STATE_FIELD_LIMITED(STATE_U8, struct uart, ier, 0x0f),
 	STATE_FIELD_U8(struct uart, fcr),
 	STATE_FIELD_U8(struct uart, lcr),
-	LIMITED(STATE_U8, struct uart, mcr, 0x1f),
+	STATE_FIELD_LIMITED(STATE_U8, struct uart, mcr, 0x1f),
 	STATE_FIELD_U8(struct uart, scr),
-	LIMITED(STATE_U8, struct uart, errors, LSR_ERRORS),
+	STATE_FIELD_LIMITED(STATE_U8, struct uart, errors, LSR_ERRORS),
 	STATE_FIELD_U8(struct uart, msr),
 	STATE_FIELD_U16(struct uart, divisor),
 	STATE_FIELD_BYTES(struct uart, rx),
-	LIMITED(STATE_U8, struct uart, rx_head, FIFO - 1),
-	LIMITED(STATE_U8, struct uart, rx_len, FIFO),
+	STATE_FIELD_LIMITED(STATE_U8, struct uart, rx_head, FIFO - 1),
+	STATE_FIELD_LIMITED(STATE_U8, struct uart, rx_len, FIFO),
 	STATE_FIELD_BOOL(struct uart, tx_pending),
 	STATE_FIELD_BOOL(struct uart, rx_timeout),
 	STATE_FIELD_BOOL(struct uart, irq_level),

@@ -147,6 +147,19 @@ void virtio_exit(struct virtio_device *v)
 	v->nvq = 0;
 }
 
+/* Another thread may be looking at the queue. */
+static void queue_lock(struct virtio_device *v)
+{
+	if (v->queue_lock)
+		pthread_mutex_lock(v->queue_lock);
+}
+
+static void queue_unlock(struct virtio_device *v)
+{
+	if (v->queue_lock)
+		pthread_mutex_unlock(v->queue_lock);
+}
+
 void virtio_queue_reset(struct virtio_device *v, struct virtqueue *vq)
 {
 	if (vq->enabled) {
@@ -154,7 +167,9 @@ void virtio_queue_reset(struct virtio_device *v, struct virtqueue *vq)
 		if (v->ops->queue_off)
 			v->ops->queue_off(v, vq);
 	}
+	queue_lock(v);
 	virtq_reset(vq);
+	queue_unlock(v);
 }
 
 void virtio_reset(struct virtio_device *v)
@@ -232,8 +247,10 @@ bool virtio_queue_enable(struct virtio_device *v, struct virtqueue *vq)
 
 	if (vq->enabled || !(v->status & VIRTIO_FEATURES_OK))
 		return vq->enabled;
+	queue_lock(v);
 	vq->features = v->features & (VIRTIO_F_RING_PACKED | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC);
 	ret = virtq_enable(vq);
+	queue_unlock(v);
 	if (ret) {
 		virtio_error(v, "queue %u: %s", vq->index,
 			     ret == -EINVAL ? "impossible size" : "its ring lies outside of memory or is not aligned");

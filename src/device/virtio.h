@@ -74,6 +74,7 @@ struct virtio_device {
 	const struct virtio_transport *transport;
 	struct device *dev;     /* the object in the machine */
 	struct loop *loop;      /* where kicks are handled */
+	pthread_mutex_t *queue_lock; /* own_lock: the lock of the queues, set before virtio_init(); inside dev->lock */
 	struct virtqueue *vq;   /* nvq of them, in the device's object */
 	struct virtio_kick *kick;
 	unsigned nvq;

@@ -507,6 +507,7 @@ static int blk_realize(struct device *d, struct err *err)
 	for (unsigned i = 0; i < s->num_queues; i++)
 		s->vq[i].max = BLK_QUEUE_SIZE;
 	fill_config(s);
+	s->v.queue_lock = &s->lock;
 	ret = -ENOMEM;
 	s->loop = loop_new(err);
 	if (s->loop)

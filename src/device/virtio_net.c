@@ -623,6 +623,7 @@ static int net_realize(struct device *d, struct err *err)
 	s->v.config = (uint8_t *)&s->config;
 	s->v.config_size = sizeof(s->config);
 	pthread_mutex_init(&s->lock, NULL);
+	s->v.queue_lock = &s->lock;
 	filters_reset(s);
 	s->vq[RX].max = s->vq[TX].max = NET_QUEUE_SIZE;
 	s->vq[CTRL].max = 64;

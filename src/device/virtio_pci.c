@@ -41,11 +41,12 @@ static void isr_update(struct virtio_pci *p, uint8_t set, uint8_t clear, uint8_t
 static void pci_interrupt(struct virtio_device *v, struct virtqueue *vq)
 {
 	struct virtio_pci *p = pci_of(v);
+	uint16_t vector = __atomic_load_n(&vq->vector, __ATOMIC_RELAXED);
 
 	if (!pci_msix_enabled(&p->pdev))
 		isr_update(p, ISR_QUEUE, 0, NULL);
-	else if (vq->vector != VIRTQ_NO_VECTOR)
-		pci_msix_notify(&p->pdev, vq->vector);
+	else if (vector != VIRTQ_NO_VECTOR)
+		pci_msix_notify(&p->pdev, vector);
 }
 
 static void pci_config_interrupt(struct virtio_device *v)
@@ -153,7 +154,7 @@ static void set_half(uint64_t *reg, bool high, uint32_t value)
 static void queue_write(struct virtio_pci *p, struct virtqueue *vq, unsigned at, uint32_t value)
 {
 	if (at == QUEUE_VECTOR) {
-		vq->vector = check_vector(p, value);
+		__atomic_store_n(&vq->vector, check_vector(p, value), __ATOMIC_RELAXED);
 		return;
 	}
 	if (at == QUEUE_RESET) {

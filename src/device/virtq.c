@@ -182,7 +182,8 @@ int virtq_pop(struct virtqueue *vq, struct virtq_elem *e)
 		return vq->broken ? -EIO : 0;
 	e->nout = e->nin = 0;
 	e->out_len = e->in_len = 0;
-	ret = layout(vq)->pop(vq, e);
+	/* Room from the start: iov is never NULL, even for a chain without a byte. */
+	ret = e->room || !grow(e) ? layout(vq)->pop(vq, e) : -ENOMEM;
 	if (ret <= 0) {
 		if (ret == -ENOMEM)
 			virtq_break(vq, "no memory for a buffer");

@@ -66,6 +66,9 @@ struct state_desc {
 #define STATE_ARRAY_STRUCT(T, F, desc) { .name = #F, .type = STATE_STRUCT, .since = 1, .offset = offsetof(T, F), \
 	.count = STATE_COUNT(T, F), .size = sizeof(((T *)0)->F[0]), .sub = desc }
 #define STATE_FIELD_TIMER(T, F) { .name = #F, .type = STATE_TIMER, .since = 1, .offset = offsetof(T, F), .count = 1 }
+/* An integer of which load refuses values above `m`; m 0, for fields of signed types: any. */
+#define STATE_FIELD_LIMITED(stype, T, F, m) { .name = #F, .type = stype, .since = 1, .offset = offsetof(T, F), \
+	.count = 1, .size = sizeof(((T *)0)->F), .max = m }
 #define STATE_END { .name = NULL }
 
 /* A growing byte buffer for saving. Zero-initialize; state_buf_free() releases. */

@@ -35,7 +35,7 @@ static const struct {
 	{ "no-reboot", NULL, "exit where the guest would reboot", O_NO_REBOOT },
 	{ "paused", NULL, "start paused; QMP's cont runs it", O_PAUSED },
 	{ "root-ports", "N", "PCI Express root ports, 0 to 16 (4)", O_ROOT_PORTS },
-	{ "debugcon", "BACKEND", "port 0xe9, with a back end as --serial's", O_DEBUGCON },
+	{ "debugcon", "BACKEND", "port 0xe9 (0x402 with --firmware), with a back end as --serial's", O_DEBUGCON },
 	{ "debug-exit", NULL, "a write of N to port 0xf4 ends Keel with status 2N+1", O_DEBUG_EXIT },
 	{ "no-pvpanic", NULL, "leave out the panic notifier", O_NO_PVPANIC },
 	{ "no-rng", NULL, "leave out the entropy device", O_NO_RNG },

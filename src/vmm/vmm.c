@@ -391,6 +391,8 @@ static int add_devices(struct vmm *v, struct err *err)
 	int ret;
 
 	memcpy(q.serial, v->serial, sizeof(q.serial));
+	if (o->firmware)
+		q.debug_port = 0x402; /* where SeaBIOS and OVMF print */
 	ret = q35_init(v->machine, &q, err);
 	for (unsigned i = 0; i < o->disks && !ret; i++)
 		ret = open_disk(v, o->disk[i], err);

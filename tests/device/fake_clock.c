@@ -26,6 +26,7 @@ struct vclock {
 };
 
 uint64_t fake_realtime_ns = FAKE_EPOCH_NS;
+unsigned fake_clock_fired;
 
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
@@ -154,7 +155,8 @@ void fake_clock_advance(struct vclock *c, uint64_t ns)
 		void *opaque;
 
 		for (struct vtimer *t = c->timers; t; t = t->next)
-			if (t->deadline <= end && t->deadline != VTIMER_NEVER && (!first || t->deadline < first->deadline))
+			if (t->deadline <= end && t->deadline != VTIMER_NEVER &&
+			    (!first || t->deadline < first->deadline))
 				first = t;
 		if (!first)
 			break;
@@ -164,6 +166,7 @@ void fake_clock_advance(struct vclock *c, uint64_t ns)
 		}
 		move(c, first->deadline);
 		first->deadline = VTIMER_NEVER;
+		fake_clock_fired++;
 		fn = first->fn;
 		opaque = first->opaque;
 		pthread_mutex_unlock(&c->lock);

@@ -194,7 +194,8 @@ static bool fake_translate(struct vcpu *v, uint64_t linear, uint64_t *gpa)
 }
 
 #define FAKE_OPS(k) { \
-	.kind = k, .name = "fake", .create = fake_create, .destroy = fake_destroy, .map = fake_map, .unmap = fake_unmap, \
+	.kind = k, .name = "fake", .create = fake_create, .destroy = fake_destroy, \
+	.map = fake_map, .unmap = fake_unmap, \
 	.dirty_start = fake_dirty, .dirty_stop = fake_dirty, .dirty_fetch = fake_dirty_fetch, .written = fake_written, \
 	.msi = fake_msi, .set_extint = fake_extint, .ioapic_routes = fake_routes, .ioeventfd = fake_ioeventfd, \
 	.irqfd = fake_irqfd, .cpuid = fake_cpuid, .tsc_khz = fake_tsc_khz, .get_stats = fake_get_stats, \

@@ -50,11 +50,11 @@ struct fake_machine {
 	void (*user_free)(void *user);
 };
 
-/* Aborts if there is no memory. One vCPU, which never runs. The machine is in PRELAUNCH; machine_resume() makes it RUNNING. */
+/* Aborts if there is no memory. One vCPU, which never runs. State PRELAUNCH; machine_resume() makes it RUNNING. */
 struct fake_machine *fake_machine_new(void);
 void fake_machine_free(struct fake_machine *f); /* the machine, its devices and the loop */
 
-/* Let `ns` pass: due timers fire in order, each at its own time, in this thread. Does not care whether the clock is started. */
+/* Let `ns` pass: due timers fire in order, each at its own time, in this thread, be the clock started or not. */
 void fake_machine_advance(struct fake_machine *f, uint64_t ns);
 /* Run what was posted to the loop until now (signals, events of descriptors that are ready). */
 void fake_machine_loop(struct fake_machine *f);
@@ -66,6 +66,7 @@ void fake_msi_clear(struct fake_machine *f);
 /* CLOCK_REALTIME of the test program: begins at 2026-01-01 00:00:00 UTC in fake_machine_new(). */
 #define FAKE_EPOCH_NS 1767225600000000000ull
 extern uint64_t fake_realtime_ns;
+extern unsigned fake_clock_fired; /* how often a timer fired, all clocks together */
 void fake_clock_advance(struct vclock *c, uint64_t ns);
 
 /* Accesses as a vCPU makes them. */

@@ -2,6 +2,7 @@
 #include "harness.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -52,6 +53,18 @@ void __wrap_bus_del(struct bus *bus, struct io_range *range)
 	__real_bus_del(bus, range);
 }
 
+/* By bus and address: the same for machines in the same state, whatever their past. */
+static int compare_ranges(const void *a, const void *b)
+{
+	const struct harness_range *x = a, *y = b;
+
+	if (x->mmio != y->mmio)
+		return x->mmio - y->mmio;
+	if (x->base != y->base)
+		return x->base < y->base ? -1 : 1;
+	return strcmp(x->name, y->name);
+}
+
 unsigned harness_ranges(struct fake_machine *f, struct harness_range *out, unsigned max)
 {
 	unsigned n = 0;
@@ -59,9 +72,10 @@ unsigned harness_ranges(struct fake_machine *f, struct harness_range *out, unsig
 	pthread_mutex_lock(&lives_lock);
 	for (unsigned i = 0; i < lives && n < max; i++)
 		if (live[i].bus == f->m->pio || live[i].bus == f->m->mmio)
-			out[n++] = (struct harness_range){ live[i].bus, live[i].range->base, live[i].range->size,
-							   live[i].range->name };
+			out[n++] = (struct harness_range){ live[i].bus, live[i].bus == f->m->mmio, live[i].range->base,
+							   live[i].range->size, live[i].range->name };
 	pthread_mutex_unlock(&lives_lock);
+	qsort(out, n, sizeof(*out), compare_ranges);
 	return n;
 }
 
@@ -72,6 +86,24 @@ struct backends {
 	struct fake_chardev stream[STREAMS];
 	unsigned streams;
 	struct block *block;
+	struct netdev netdev; /* takes every frame, brings none */
+};
+
+static bool netdev_send(struct netdev *n, const struct iovec *iov, int cnt, size_t len)
+{
+	return true;
+}
+
+static void netdev_nothing(struct netdev *n)
+{
+}
+
+static void netdev_offload(struct netdev *n, unsigned offload)
+{
+}
+
+static const struct netdev_ops netdev_ops = {
+	.send = netdev_send, .rx_ready = netdev_nothing, .set_offload = netdev_offload, .free = netdev_nothing
 };
 
 const struct device_class harness_board = { .name = "q35 board" };
@@ -113,6 +145,8 @@ static int add_device(struct fake_machine *f, struct backends *b, const struct d
 			device_set_ptr(d, p->name, b->block = new_block(err));
 		else if (p->type == PROP_PTR && !strcmp(p->name, "chardev"))
 			device_set_ptr(d, p->name, new_stream(b));
+		else if (p->type == PROP_PTR && !strcmp(p->name, "netdev"))
+			device_set_ptr(d, p->name, &b->netdev);
 	}
 	return device_realize(d, err);
 }
@@ -158,6 +192,8 @@ struct fake_machine *harness_new(const struct device_class *cls, struct err *err
 
 	if (!b)
 		abort();
+	b->netdev.ops = &netdev_ops;
+	b->netdev.up = true;
 	f->user = b;
 	f->user_free = backends_free;
 	if (cls != &harness_board && strcmp(cls->name, "mch"))
@@ -217,8 +253,8 @@ static uint64_t ecam_offset(struct fake_machine *f, uint64_t r, uint64_t where)
 /* Values that registers find interesting, or any. */
 static uint64_t pick_value(uint64_t r)
 {
-	static const uint64_t values[] = { 0, 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0xff, 0x8000, 0xffff, 0x80000000, 0xffffffff,
-					   0x100000000, UINT64_MAX };
+	static const uint64_t values[] = { 0, 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0xff, 0x8000, 0xffff,
+					   0x80000000, 0xffffffff, 0x100000000, UINT64_MAX };
 
 	switch (r & 3) {
 	case 0:
@@ -241,9 +277,11 @@ uint64_t harness_access(struct fake_machine *f, uint64_t (*random)(void *opaque)
 		bus = r & 64 ? f->m->pio : f->m->mmio;
 		offset = bus == f->m->pio ? where & 0xffff : where;
 	} else {
-		/* The device under test was added last. */
-		const struct harness_range *range = &ranges[n - 1 - (r >> 8) % ((r >> 16) % 8 ? (n + 1) / 2 : n)];
+		const struct harness_range *range = &ranges[(r >> 8) % n];
 
+		/* Half of the accesses to the bridge's own registers go elsewhere. */
+		if (r >> 7 & 1 && (!strcmp(range->name, "ECAM") || !strcmp(range->name, "PCI config")))
+			range = &ranges[where % n];
 		bus = range->bus;
 		base = range->base;
 		if (!strcmp(range->name, "ECAM"))
@@ -258,4 +296,20 @@ uint64_t harness_access(struct fake_machine *f, uint64_t (*random)(void *opaque)
 		return bus_read(bus, base + offset, size);
 	bus_write(bus, base + offset, pick_value(random(opaque)), size);
 	return 0;
+}
+
+void harness_describe(const struct state_buf *a, const struct state_buf *b)
+{
+	struct state_reader ra = { .data = a->data, .len = a->len }, rb = { .data = b->data, .len = b->len };
+
+	while (state_next(&ra, NULL) > 0 && state_next(&rb, NULL) > 0) {
+		size_t n = ra.body_len < rb.body_len ? ra.body_len : rb.body_len, i = 0;
+
+		while (i < n && ra.body[i] == rb.body[i])
+			i++;
+		if (i < n || ra.body_len != rb.body_len)
+			fprintf(stderr, "section %s (%s): byte %zu was %02x, is %02x; lengths %zu, %zu\n", ra.id, ra.name,
+				i, i < ra.body_len ? ra.body[i] : 0, i < rb.body_len ? rb.body[i] : 0, ra.body_len,
+				rb.body_len);
+	}
 }

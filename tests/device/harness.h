@@ -11,7 +11,8 @@
 /*
  * A PCI host bridge and one device of the class with default properties (the
  * class is the bridge: that alone). It gets the back ends that it has
- * properties for: a disk of 1 MiB, character streams. NULL and err: it did not
+ * properties for: a disk of 1 MiB, character streams, a
+ * network. NULL and err: it did not
  * realize. The machine runs.
  */
 struct fake_machine *harness_new(const struct device_class *cls, struct err *err);
@@ -22,9 +23,10 @@ struct device *harness_device(struct fake_machine *f);
 /* The other ends of the character streams do something, chosen by `random`. Main thread. */
 void harness_peers(struct fake_machine *f, uint64_t random);
 
-/* Register ranges of the machine, sorted by when they were added. Any thread. */
+/* Register ranges of the machine, sorted by address. Any thread. */
 struct harness_range {
 	struct bus *bus;
+	bool mmio;
 	uint64_t base, size;
 	const char *name;
 };
@@ -38,3 +40,6 @@ uint64_t harness_access(struct fake_machine *f, uint64_t (*random)(void *opaque)
 
 /* Enable memory, I/O and bus mastering of all PCI functions and give them addresses, as firmware does. */
 void harness_firmware(struct fake_machine *f);
+
+/* Say on standard error where two states of the same machine differ. */
+void harness_describe(const struct state_buf *a, const struct state_buf *b);

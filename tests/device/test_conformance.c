@@ -73,6 +73,9 @@ static struct fake_machine *new_machine(const struct device_class *cls)
 
 	if (!f)
 		fail_msg("%s", err_msg(&err));
+	/* Rings and requests that registers point at by chance are full of garbage too. */
+	for (uint64_t i = 0, s = seed_of(cls, 8); i < 0x20000; i += 8)
+		memcpy(f->m->ram + i, &(uint64_t){ next_random(&s) & (i & 64 ? 0x1ffff : UINT64_MAX) }, 8);
 	return f;
 }
 
@@ -155,23 +158,6 @@ static struct fake_machine *twin_of(struct fake_machine *f, const struct device_
 	return g;
 }
 
-static void describe_difference(const struct state_buf *a, const struct state_buf *b)
-{
-	struct state_reader ra = { .data = a->data, .len = a->len }, rb = { .data = b->data, .len = b->len };
-
-	while (state_next(&ra, NULL) > 0 && state_next(&rb, NULL) > 0) {
-		size_t n = ra.body_len < rb.body_len ? ra.body_len : rb.body_len;
-
-		for (size_t i = 0; i < n; i++) {
-			if (ra.body[i] != rb.body[i]) {
-				print_message("section %s (%s): byte %zu was %02x, is %02x\n", ra.id, ra.name, i, ra.body[i],
-					      rb.body[i]);
-				break;
-			}
-		}
-	}
-}
-
 /* Devices whose registers depend on nothing but what the guest did and when. */
 static bool deterministic(const struct device_class *cls)
 {
@@ -215,7 +201,7 @@ static void check_state(const struct device_class *cls)
 			fail_msg("%s", err_msg(&err));
 		save(g, &b);
 		if (a.len != b.len || memcmp(a.data, b.data, a.len)) {
-			describe_difference(&a, &b);
+			harness_describe(&a, &b);
 			fail_msg("%s: a loaded device saves something else (round %u)", cls->name, i);
 		}
 		machine_resume(f->m);
@@ -231,7 +217,7 @@ static void check_state(const struct device_class *cls)
 			assert_int_equal(machine_load(g->m, a.data, a.len, NULL), 0);
 			save(g, &b);
 			if (a.len != b.len || memcmp(a.data, b.data, a.len)) {
-				describe_difference(&a, &b);
+				harness_describe(&a, &b);
 				fail_msg("%s: a load over a used device saves something else (round %u)", cls->name, i);
 			}
 		}
@@ -395,7 +381,8 @@ int main(void)
 		for (unsigned c = 0; c < CHECKS; c++) {
 			snprintf(names[n], sizeof(names[n]), "%s: %s", cls->name, checks[c].name);
 			ones[n] = (struct one){ cls, &checks[c] };
-			tests[n] = (struct CMUnitTest){ .name = names[n], .test_func = run_one, .initial_state = &ones[n] };
+			tests[n] = (struct CMUnitTest){ .name = names[n], .test_func = run_one,
+							.initial_state = &ones[n] };
 			n++;
 		}
 	}

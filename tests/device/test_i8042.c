@@ -312,7 +312,8 @@ static void test_mouse_moves(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_controller), cmocka_unit_test(test_reset_line), cmocka_unit_test(test_keyboard_commands),
+		cmocka_unit_test(test_controller), cmocka_unit_test(test_reset_line),
+		cmocka_unit_test(test_keyboard_commands),
 		cmocka_unit_test(test_keys), cmocka_unit_test(test_full_queue_keeps_whole_keys),
 		cmocka_unit_test(test_mouse_commands), cmocka_unit_test(test_mouse_moves),
 	};

@@ -216,7 +216,8 @@ static void card_reset(struct device *d)
 	pci_device_reset((struct pci_device *)d);
 }
 static const struct device_class card_class = {
-	.name = "card", .size = sizeof(struct card), .realize = card_realize, .unrealize = card_unrealize, .reset = card_reset,
+	.name = "card", .size = sizeof(struct card), .realize = card_realize, .unrealize = card_unrealize,
+	.reset = card_reset,
 };
 
 static void test_pirq(void **state)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "test.h"
 
-enum { M_CMD = 0x20, M_DATA = 0x21, S_CMD = 0xa0, S_DATA = 0xa1, NON_SPECIFIC_EOI = 0x20, READ_IRR = 0x0a, READ_ISR = 0x0b };
+enum { M_CMD = 0x20, M_DATA = 0x21, S_CMD = 0xa0, S_DATA = 0xa1, NON_SPECIFIC_EOI = 0x20,
+       READ_IRR = 0x0a, READ_ISR = 0x0b };
 
 /* Both chips as every kernel sets them up, but for ICW4 of the master. */
 static struct fake_machine *start(uint8_t icw4)
@@ -203,6 +204,7 @@ static void test_rotation(void **state)
 	struct fake_machine *f = start(1);
 
 	fake_out(f, M_CMD, 0xc4, 1); /* 4 lowest, 5 highest */
+	pulse(f, 4);
 	pulse(f, 0);
 	pulse(f, 5);
 	assert_int_equal(fake_ack(f), 0x25);
@@ -215,6 +217,8 @@ static void test_rotation(void **state)
 	pulse(f, 6);
 	assert_int_equal(fake_ack(f), 0x20);
 	fake_out(f, M_CMD, 0x60, 1);
+	assert_int_equal(fake_ack(f), 0x24);
+	fake_out(f, M_CMD, 0x64, 1);
 	assert_int_equal(fake_ack(f), 0x25);
 	fake_out(f, M_CMD, 0x65, 1);
 	assert_int_equal(fake_ack(f), 0x26);
@@ -295,7 +299,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_edge), cmocka_unit_test(test_mask), cmocka_unit_test(test_priority),
 		cmocka_unit_test(test_slave), cmocka_unit_test(test_two_slave_requests_at_once),
-		cmocka_unit_test(test_special_fully_nested), cmocka_unit_test(test_level), cmocka_unit_test(test_spurious),
+		cmocka_unit_test(test_special_fully_nested), cmocka_unit_test(test_level),
+		cmocka_unit_test(test_spurious),
 		cmocka_unit_test(test_rotation), cmocka_unit_test(test_auto_eoi), cmocka_unit_test(test_special_mask),
 		cmocka_unit_test(test_poll), cmocka_unit_test(test_icw1_forgets),
 	};

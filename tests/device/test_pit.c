@@ -282,8 +282,10 @@ static void test_cost(void **state)
 	assert_in_range(fake_msis(f), 500, 1001);
 	program(f, 0, 0, false, 0); /* how Linux stops it */
 	fake_msi_clear(f);
+	fake_clock_fired = 0;
 	fake_machine_advance(f, 3600 * SEC);
 	assert_int_equal(fake_msis(f), 1);
+	assert_int_equal(fake_clock_fired, 1);
 	fake_machine_free(f);
 }
 

@@ -275,7 +275,8 @@ int main(void)
 		cmocka_unit_test(test_registers), cmocka_unit_test(test_transmit), cmocka_unit_test(test_back_pressure),
 		cmocka_unit_test(test_transmit_interrupt), cmocka_unit_test(test_receive),
 		cmocka_unit_test(test_fifo_trigger_and_timeout), cmocka_unit_test(test_loopback),
-		cmocka_unit_test(test_modem_interrupt), cmocka_unit_test(test_ports), cmocka_unit_test(test_saved_output),
+		cmocka_unit_test(test_modem_interrupt), cmocka_unit_test(test_ports),
+		cmocka_unit_test(test_saved_output),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,3 +115,25 @@ def test_console_balloon_and_rng(guest, scratch):
     console.sendall(b"end\n")
     assert int(g.expect("memory")) > before - (16 << 10)
     assert g.wait() == 0
+
+
+def ram_in_use(pid):
+    """KiB of guest RAM that the host has given."""
+    total, ours = 0, False
+    for line in open(f"/proc/{pid}/smaps"):
+        if "-" in line.split(" ", 1)[0]:
+            ours = "memfd:keel-ram" in line
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
+
+
+def test_free_pages_go_back_to_the_host(guest):
+    g = guest("--memory", "512M", run="reporting")
+    g.expect("filled")
+    full = ram_in_use(g.process.pid)
+    g.expect("freed")
+    end = time.time() + 60
+    while ram_in_use(g.process.pid) > full - (200 << 10):
+        assert time.time() < end, f"{full} KiB before, {ram_in_use(g.process.pid)} KiB after"
+        time.sleep(0.5)

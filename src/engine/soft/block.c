@@ -422,6 +422,9 @@ bool block_renew(struct soft_vcpu *v)
 	struct arena *a;
 	bool ok = true;
 
+	/* Asked for each instruction while somebody sits in a device for long: no locks then. */
+	if (c->closed && !all_quiet(e, c->arena[!c->current].retired))
+		return false;
 	lock_all(c);
 	a = &c->arena[c->current];
 	/* Another vCPU may have done it while this one came here. */
@@ -475,29 +478,46 @@ void block_jump_clear(struct soft_vcpu *v)
 	memset(v->blocks->code_pages, 0, sizeof(v->blocks->code_pages));
 }
 
-static unsigned code_page_bit(uint64_t linear)
+static unsigned code_bit(uint64_t linear, unsigned shift)
 {
-	return (linear >> 12) * 0x9e3779b97f4a7c15ull >> 48;
+	return ((linear >> shift) * 64 + shift) * 0x9e3779b97f4a7c15ull >> 48;
 }
 
-void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const struct block *b)
+static void code_set(struct block_state *s, uint64_t linear, unsigned shift)
+{
+	unsigned bit = code_bit(linear, shift);
+
+	s->code_pages[bit / 64] |= 1ull << bit % 64;
+}
+
+static bool code_test(const struct block_state *s, uint64_t linear, unsigned shift)
+{
+	unsigned bit = code_bit(linear, shift);
+
+	return s->code_pages[bit / 64] >> bit % 64 & 1;
+}
+
+void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const struct block *b, uint32_t rights)
 {
 	struct block_state *s = v->blocks;
-	unsigned first = code_page_bit(linear), second = code_page_bit(linear + b->bytes - 1);
 
 	s->jump[jump_hash(linear)] = (struct jump_entry){ linear, ctx, block_number(s, b) };
-	s->code_pages[first / 64] |= 1ull << first % 64;
-	s->code_pages[second / 64] |= 1ull << second % 64;
+	code_set(s, linear, 12);
+	if (b->gpa2 != BLOCK_ONE_PAGE)
+		code_set(s, linear + b->bytes - 1, 12);
+	/* Flushing any address of a large page flushes this one. */
+	if (rights & XL_2M)
+		code_set(s, linear, 22);
+	if (rights & XL_1G)
+		code_set(s, linear, 30);
 }
 
 void block_flush_linear(struct soft_vcpu *v, uint64_t linear)
 {
-	unsigned bit = code_page_bit(linear);
+	const struct block_state *s = v->blocks;
 
-	if (v->blocks->code_pages[bit / 64] >> bit % 64 & 1) {
+	if (code_test(s, linear, 12) || code_test(s, linear, 22) || code_test(s, linear, 30))
 		block_jump_clear(v);
-		soft_request(v, REQ_STATE);
-	}
 }
 
 void block_link(struct soft_vcpu *v, struct block *from, uint64_t start, struct block *to, uint64_t target)

@@ -30,7 +30,7 @@ void soft_bind(struct soft_engine *e, struct insn *i)
 static bool insn_make(struct soft_engine *e, struct insn *i, const uint8_t *bytes, unsigned n, unsigned mode)
 {
 	memset(i, 0, sizeof(*i));
-	switch (insn_decode(i, bytes, n, mode)) {
+	switch (insn_decode(i, bytes, n, mode | insn_decode_flags())) {
 	case DECODE_OK:
 		soft_bind(e, i);
 		return true;
@@ -248,7 +248,7 @@ static bool crosses(const struct soft_vcpu *v, const uint8_t *host, unsigned lef
 		return false;
 	memcpy(bytes, host, left);
 	memset(&i, 0, sizeof(i));
-	return insn_decode(&i, bytes, left, v->mode) == DECODE_MORE;
+	return insn_decode(&i, bytes, left, v->mode | insn_decode_flags()) == DECODE_MORE;
 }
 
 struct block *block_get(struct soft_vcpu *v, uint64_t linear, unsigned key)
@@ -277,10 +277,10 @@ struct block *block_get(struct soft_vcpu *v, uint64_t linear, unsigned key)
 		return NULL;
 	if (b->gpa2 != BLOCK_ONE_PAGE) {
 		fetch_second(v, linear, &gpa2, &rights2);
-		rights &= rights2;
+		rights = (rights & rights2 & XL_GLOBAL) | ((rights | rights2) & (XL_2M | XL_1G));
 	}
 	if (!(key & BLOCK_KEY_SINGLE))
-		block_remember(v, linear, jump_ctx(v, rights & XL_GLOBAL ? m->global_id : m->id), b);
+		block_remember(v, linear, jump_ctx(v, rights & XL_GLOBAL ? m->global_id : m->id), b, rights);
 	return b;
 }
 

@@ -78,8 +78,8 @@ struct mmu_state {
 	uint64_t pdpte[4];
 	bool pdpte_valid;                /* else they are loaded at the next walk (state was set from outside) */
 	bool view_used[TLB_VIEWS];
-	/* Which 2 MiB and 1 GiB regions may have pages cut from large ones in the TLB: INVLPG must drop them all. */
-	uint64_t large2m[LARGE_BITS / 64], large1g[LARGE_BITS / 64];
+	/* Which 4 MiB and 1 GiB regions (22 bits: a large page of 32-bit paging is 4 MiB) may have pages cut from large ones in the TLB: INVLPG must drop them all. */
+	uint64_t large4m[LARGE_BITS / 64], large1g[LARGE_BITS / 64];
 	uint32_t pcid_id[4096]; /* 0: none */
 };
 
@@ -121,7 +121,12 @@ struct block {
 	uint16_t count;     /* instructions, dead or not */
 	uint16_t bytes;
 	uint8_t key;        /* MODE_* | BLOCK_KEY_SINGLE */
-	bool linkable;      /* ends in nothing but a direct near branch, a string loop or the limit of length */
+	/*
+	 * It ends in nothing but a direct near branch, a string loop or the limit
+	 * of length: not in an instruction that may change a translation, which is
+	 * why links within a page need no check of it.
+	 */
+	bool linkable;
 	uint64_t gpa;       /* of the first byte */
 	uint64_t gpa2;      /* page of the rest of an instruction that crosses, or BLOCK_ONE_PAGE */
 	struct block *_Atomic hash_next;
@@ -141,7 +146,7 @@ struct jump_entry {
 #define CODE_PAGE_BITS 65536u
 struct block_state {
 	struct jump_entry jump[1u << JUMP_BITS];
-	uint64_t code_pages[CODE_PAGE_BITS / 64]; /* linear pages that jump[] may hold, hashed */
+	uint64_t code_pages[CODE_PAGE_BITS / 64]; /* pages, large ones too, that jump[] may hold code of; hashed */
 	uint8_t *base;           /* block number n is at base + 64 n */
 	_Atomic uint64_t epoch;  /* of the cache, when this vCPU last held no block */
 	_Atomic bool quiet;      /* holds no block: asleep or outside vcpu_run() */
@@ -207,7 +212,8 @@ enum block_publish block_publish(struct soft_vcpu *v, const struct block *b, str
 				 const uint32_t gen[2], struct block **out);
 /* The published block at `gpa`, or NULL. */
 struct block *block_find(struct soft_engine *e, uint64_t gpa, uint64_t gpa2, unsigned key);
-void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const struct block *b);
+/* `rights` of the first page or, in a block that crosses, of both. */
+void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const struct block *b, uint32_t rights);
 /* Empty the cache if nobody has since this vCPU last looked. False: others still hold blocks of the memory that it would use. */
 bool block_renew(struct soft_vcpu *v);
 insn_fn block_leave;
@@ -225,6 +231,7 @@ struct soft_park {
 	_Atomic bool in_guest; /* may touch guest memory, slots and TLB */
 	_Atomic bool sleeping;
 	bool slow_locked;      /* soft_lock_slow() is held */
+	unsigned outside;      /* calls of soft_leave() while it was out already */
 };
 
 int stop_engine_init(struct soft_engine *e);

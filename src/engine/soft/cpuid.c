@@ -53,8 +53,8 @@ static const struct {
 	{ 0x80000001, 0, CPUID_EDX, BOTH,
 	  B(11) /* SYSCALL */ | B(20) /* NX */ | B(26) /* 1 GiB pages */ | B(27) /* RDTSCP */ | B(29) /* long mode */ },
 	{ 0x80000001, 0, CPUID_EDX, AMD, /* as leaf 1 */
-	  B(0) | B(2) | B(3) | B(4) | B(5) | B(6) | B(7) | B(8) | B(12) | B(13) | B(14) | B(15) | B(16) | B(17) | B(23) |
-	  B(24) },
+	  B(0) | B(2) | B(3) | B(4) | B(5) | B(6) | B(7) | B(8) | B(12) | B(13) | B(14) | B(15) | B(16) | B(17) |
+	  B(23) | B(24) },
 	{ 0x80000007, 0, CPUID_EDX, BOTH, B(8) /* invariant TSC */ },
 	/* So that no kernel works around what this CPU does not suffer from */
 	{ 0x80000008, 0, CPUID_EBX, AMD,

@@ -20,7 +20,10 @@ static void set_ax(struct soft_vcpu *v, uint16_t ax)
 	static uint16_t name(val##size *d, val##size s) \
 	{ \
 		uint16_t flags; \
-		__asm__(op SFX##size " " MOD##size "2, " MOD##size "0" FLAGS_OUT : "+r"(*d), "=&a"(flags) : "r"(s) : "cc"); \
+		__asm__(op SFX##size " " MOD##size "2, " MOD##size "0" FLAGS_OUT \
+			: "+r"(*d), "=&a"(flags) \
+			: "r"(s) \
+			: "cc"); \
 		return flags; \
 	}
 ARITHMETIC(add8, "add", 1)

@@ -75,9 +75,12 @@ bool int_bind_bt(struct insn *i)
 	/* operation, immediate?, register / memory / LOCK, size */
 	static insn_fn *const bt[4][2][3][3] = {
 		{{TABLE3(bt_rr), TABLE3(bt_mr)}, {TABLE3(bt_ri), TABLE3(bt_mi)}},
-		{{TABLE3(bts_rr), TABLE3(bts_mr), TABLE3(bts_lock_mr)}, {TABLE3(bts_ri), TABLE3(bts_mi), TABLE3(bts_lock_mi)}},
-		{{TABLE3(btr_rr), TABLE3(btr_mr), TABLE3(btr_lock_mr)}, {TABLE3(btr_ri), TABLE3(btr_mi), TABLE3(btr_lock_mi)}},
-		{{TABLE3(btc_rr), TABLE3(btc_mr), TABLE3(btc_lock_mr)}, {TABLE3(btc_ri), TABLE3(btc_mi), TABLE3(btc_lock_mi)}},
+		{{TABLE3(bts_rr), TABLE3(bts_mr), TABLE3(bts_lock_mr)},
+		 {TABLE3(bts_ri), TABLE3(bts_mi), TABLE3(bts_lock_mi)}},
+		{{TABLE3(btr_rr), TABLE3(btr_mr), TABLE3(btr_lock_mr)},
+		 {TABLE3(btr_ri), TABLE3(btr_mi), TABLE3(btr_lock_mi)}},
+		{{TABLE3(btc_rr), TABLE3(btc_mr), TABLE3(btc_lock_mr)},
+		 {TABLE3(btc_ri), TABLE3(btc_mi), TABLE3(btc_lock_mi)}},
 	};
 	bool imm = i->opcode == 0xba;
 

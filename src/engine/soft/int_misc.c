@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What does nothing or next to nothing: NOP, hints, PAUSE, prefetches, fences, cache line flushes; BOUND; #UD on purpose. */
+/* What does next to nothing: NOP, hints, PAUSE, prefetches, fences, cache line flushes; BOUND; #UD on purpose. */
 #include <sched.h>
 
 #include "engine/soft/int.h"
@@ -73,11 +73,14 @@ bool int_bind_fence(struct insn *i)
 	return true;
 }
 
+/* Two reads: the second one's offset wraps at the address size. */
 #define BOUND(size, type) \
 	HANDLER(bound##size) \
 	{ \
-		uint64_t linear = insn_linear(v, i, 2 * size, ACC_READ); \
-		type low = (type)ld(v, linear, size, i->stack), high = (type)ld(v, linear + size, size, i->stack); \
+		uint64_t off = insn_offset(v, i); \
+		uint64_t next = i->addrsize == 4 ? (uint32_t)(off + size) : (uint16_t)(off + size); \
+		type low = (type)ld(v, seg_linear(v, i->seg, off, size, ACC_READ), size, i->stack); \
+		type high = (type)ld(v, seg_linear(v, i->seg, next, size, ACC_READ), size, i->stack); \
 		type index = (type)v->gpr[i->reg]; \
 		if (index < low || index > high) \
 			soft_raise(v, EXC_BR, 0); \

@@ -4,7 +4,8 @@
 
 /* One-operand forms: rDX:rAX (AX for bytes) and the source. The accumulator goes through AX after the flags. */
 #define WIDE_ASM(size, op, low, high, source, flags) \
-	__asm__ volatile(FLAGS_IN "movq %[acc], %%rax\n\t" op SFX##size " " MOD##size "[src]\n\tmovq %%rax, %[acc]" FLAGS_OUT \
+	__asm__ volatile(FLAGS_IN "movq %[acc], %%rax\n\t" op SFX##size " " MOD##size "[src]\n\t" \
+			 "movq %%rax, %[acc]" FLAGS_OUT \
 			 : [acc] "+&r"(low), "+&d"(high), "=&a"(flags) \
 			 : [src] "r"(source), [f] "m"(v->rflags) \
 			 : "cc")

@@ -22,7 +22,8 @@
 		PUT##size(i->rm, d); \
 		flags_put(v, flags); \
 	} \
-	RMW_HANDLER_GENERAL(name##_##suffix##_m##size, size, false, uint16_t flags, SHIFT_ASM(size, before, op, "+m", *p, n, flags), \
+	RMW_HANDLER_GENERAL(name##_##suffix##_m##size, size, false, uint16_t flags, \
+			    SHIFT_ASM(size, before, op, "+m", *p, n, flags), \
 			    flags_put(v, flags))
 
 /* By 1: the host's own encoding for it, because OF is defined there, and the handler is a little cheaper. */
@@ -41,7 +42,8 @@
 		PUT##size(i->rm, d); \
 		flags_put(v, flags); \
 	} \
-	RMW_HANDLER_GENERAL(name##_one_m##size, size, false, uint16_t flags, SHIFT_ONE_ASM(size, before, op, "+m", *p, flags), \
+	RMW_HANDLER_GENERAL(name##_one_m##size, size, false, uint16_t flags, \
+			    SHIFT_ONE_ASM(size, before, op, "+m", *p, flags), \
 			    flags_put(v, flags))
 
 /* `fast` is what a known nonzero count needs. */
@@ -68,7 +70,8 @@ FOR_SIZES(SHIFT_FAMILY, sar, NO_FLAGS_IN, "sar")
 		PUT##size(i->rm, d); \
 		flags_put(v, flags); \
 	} \
-	RMW_HANDLER_GENERAL(zero_m##size, size, false, uint16_t flags, SHIFT_ASM(size, FLAGS_IN, "shl", "+m", *p, 0, flags), \
+	RMW_HANDLER_GENERAL(zero_m##size, size, false, uint16_t flags, \
+			    SHIFT_ASM(size, FLAGS_IN, "shl", "+m", *p, 0, flags), \
 			    flags_put(v, flags))
 FOR_SIZES(SHIFT_ZERO)
 
@@ -113,7 +116,8 @@ bool int_bind_shift(struct insn *i)
 		v->gpr[i->rm] = d; \
 		flags_put(v, flags); \
 	} \
-	RMW_HANDLER_GENERAL(op##_##suffix##_m##size, size, false, uint16_t flags, SHIFTD_ASM(size, #op, "+m", *p, v->gpr[i->reg], n, flags), \
+	RMW_HANDLER_GENERAL(op##_##suffix##_m##size, size, false, uint16_t flags, \
+			    SHIFTD_ASM(size, #op, "+m", *p, v->gpr[i->reg], n, flags), \
 			    flags_put(v, flags))
 #define SHIFTD_FAMILY(size, op) SHIFTD(size, op, imm, i->imm) SHIFTD(size, op, cl, v->gpr[R_CX])
 FOR_WIDE_SIZES(SHIFTD_FAMILY, shld)

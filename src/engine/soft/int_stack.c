@@ -89,7 +89,7 @@ HANDLER(enter)
 	uint64_t mask = stack_mask(v), sp = (v->gpr[R_SP] - size) & mask, bp = v->gpr[R_BP], frame;
 
 	st(v, stack_linear(v, sp, size, ACC_WRITE), bp, size, true);
-	frame = sp;
+	frame = (v->gpr[R_SP] & ~mask) | sp; /* all of ESP, also where only SP moves */
 	for (unsigned k = 1; k < level; k++) {
 		uint64_t link;
 

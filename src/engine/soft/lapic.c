@@ -18,8 +18,8 @@
 #define SVR_BITS 0x3ffu
 
 enum { /* offsets in the xAPIC page; MSR 800h + offset / 16 in x2APIC mode */
-	A_ID = 0x20, A_VERSION = 0x30, A_TPR = 0x80, A_APR = 0x90, A_PPR = 0xa0, A_EOI = 0xb0, A_LDR = 0xd0, A_DFR = 0xe0,
-	A_SVR = 0xf0, A_ISR = 0x100, A_TMR = 0x180, A_IRR = 0x200, A_ESR = 0x280, A_ICR = 0x300, A_ICR2 = 0x310,
+	A_ID = 0x20, A_VERSION = 0x30, A_TPR = 0x80, A_APR = 0x90, A_PPR = 0xa0, A_EOI = 0xb0, A_LDR = 0xd0,
+	A_DFR = 0xe0, A_SVR = 0xf0, A_ISR = 0x100, A_TMR = 0x180, A_IRR = 0x200, A_ESR = 0x280, A_ICR = 0x300, A_ICR2 = 0x310,
 	A_LVT = 0x320, A_LVT_END = 0x370, A_INITIAL = 0x380, A_CURRENT = 0x390, A_DIVIDE = 0x3e0, A_SELF_IPI = 0x3f0,
 };
 
@@ -161,8 +161,11 @@ static void eoi(struct lapic *l)
 		const struct engine_host *host = &l->v->engine->engine.config.host;
 
 		lapic_lint0_eoi(l, vector);
-		if (host->ioapic_eoi)
+		if (host->ioapic_eoi) {
+			soft_leave(l->v);
 			host->ioapic_eoi(host->opaque, vector);
+			soft_enter(l->v);
+		}
 	}
 	recheck(l);
 }
@@ -245,14 +248,20 @@ int lapic_ack(struct soft_vcpu *v)
 
 	if (vector == LAPIC_EXTINT) {
 		atomic_store(&l->extint, false);
-		vector = host->pic_ack ? host->pic_ack(host->opaque) : -1;
+		vector = -1;
+		if (host->pic_ack) {
+			soft_leave(v);
+			vector = host->pic_ack(host->opaque);
+			soft_enter(v);
+		}
 		if (vector >= 0)
 			return vector;
 		/* The PIC withdrew it. */
 		vector = highest_irr(l);
 		pv_eoi_look(v);
 		update_ppr(l);
-		if (vector < 0 || !(atomic_load(&l->base) & APIC_BASE_EN) || (vector & 0xf0) <= (int)(get(&l->ppr) & 0xf0))
+		if (vector < 0 || !(atomic_load(&l->base) & APIC_BASE_EN) ||
+		    (vector & 0xf0) <= (int)(get(&l->ppr) & 0xf0))
 			return -1;
 	}
 	if (vector < 0)
@@ -455,7 +464,10 @@ bool lapic_claims(struct soft_vcpu *v, uint64_t gpa)
 	return (base & (APIC_BASE_EN | APIC_BASE_EXTD)) == APIC_BASE_EN && (gpa & ~0xfffull) == (base & ~0xfffull);
 }
 
-/* SDM vol. 3 §10.4.1: 32-bit accesses to 16-byte aligned registers. Anything else is undefined: it reads 0 and writes nothing. */
+/*
+ * SDM vol. 3 §10.4.1: 32-bit accesses to 16-byte aligned registers. Anything
+ * else is undefined: it reads 0 and writes nothing.
+ */
 uint64_t lapic_mmio_read(struct soft_vcpu *v, uint64_t gpa, unsigned size)
 {
 	unsigned off = gpa & 0xfff, byte = off & 15;
@@ -544,8 +556,8 @@ bool lapic_base_set(struct soft_vcpu *v, uint64_t value)
 		lapic_pv_eoi_sync(v);
 		reset(l);
 	}
-	/* The page moved: translations to it are not cached, so nothing else needs to know. */
-	soft_request(v, REQ_IRQ);
+	/* Translations to the page are not cached, but where it moves to there may have been memory. */
+	soft_request(v, REQ_IRQ | REQ_TLB_FLUSH);
 	return true;
 }
 
@@ -600,7 +612,9 @@ static uint32_t page_get(const struct cpu_state *s, unsigned off)
 
 void lapic_get(struct soft_vcpu *v, struct cpu_state *s)
 {
-	static const uint16_t plain[] = { A_VERSION, A_TPR, A_PPR, A_SVR, A_ESR, A_INITIAL, A_CURRENT, A_DIVIDE, A_LDR };
+	static const uint16_t plain[] = {
+		A_VERSION, A_TPR, A_PPR, A_SVR, A_ESR, A_INITIAL, A_CURRENT, A_DIVIDE, A_LDR,
+	};
 	struct lapic *l = v->lapic;
 	uint64_t value;
 

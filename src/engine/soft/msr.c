@@ -154,7 +154,7 @@ static bool msr_apic_base(struct soft_vcpu *v, const struct msr *m, uint32_t ind
 
 static bool msr_efer(struct soft_vcpu *v, const struct msr *m, uint32_t index, uint64_t *value, bool write)
 {
-	enum { SCE = 1 << 0, LME = 1 << 8, LMA = 1 << 10, NXE = 1 << 11, FFXSR = 1 << 14, TCE = 1 << 15, AUTO_IBRS = 1 << 21 };
+	enum { SCE = 1, LME = 1 << 8, LMA = 1 << 10, NXE = 1 << 11, FFXSR = 1 << 14, TCE = 1 << 15, AUTO_IBRS = 1 << 21 };
 	uint64_t allowed = SCE | LME | LMA;
 
 	if (!write) {
@@ -248,10 +248,14 @@ static bool msr_flush_cmd(struct soft_vcpu *v, const struct msr *m, uint32_t ind
 	return write && has(v, 7, 0, 3, 28) && !(*value & ~1ull);
 }
 
-/* RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO: the guest has nothing to mitigate. */
+/*
+ * The guest has nothing to mitigate: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY,
+ * SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
+ * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO (Linux, Documentation/admin-guide/hw-vuln).
+ */
 static bool msr_arch_capabilities(struct soft_vcpu *v, const struct msr *m, uint32_t index, uint64_t *value, bool write)
 {
-	*value = 0x17b;
+	*value = 0x400000000d10e17b;
 	return !write && has(v, 7, 0, 3, 29);
 }
 
@@ -389,11 +393,11 @@ static const struct msr table[] = {
 	{ 0x0000017b, 1, ANY, FIELD(mcg_ctl), .bits = ALL },
 	{ 0x00000186, 8, INTEL, msr_constant, .bits = ALL },                     /* PERFEVTSEL0..7 */
 	{ 0x00000198, 1, INTEL, msr_readonly, .value = 1000 | 4ull << 40 },      /* PERF_STATUS */
-	{ 0x00000199, 4, INTEL, msr_constant, .bits = ALL },                     /* PERF_CTL, clock modulation, thermal */
-	{ 0x000001a0, 1, ANY, FIELD(misc_enable), .bits = UINT32_MAX },           /* XD disable and above are not there */
+	{ 0x00000199, 4, INTEL, msr_constant, .bits = ALL },                     /* PERF_CTL, clock, thermal */
+	{ 0x000001a0, 1, ANY, FIELD(misc_enable), .bits = UINT32_MAX },           /* no XD disable or above */
 	{ 0x000001a2, 1, INTEL, msr_constant, .bits = ALL },                     /* TEMPERATURE_TARGET */
 	{ 0x000001d9, 1, ANY, msr_constant, .bits = 3 },                         /* DEBUGCTL: LBR, BTF */
-	{ 0x000001db, 4, ANY, msr_constant, .bits = ALL },                       /* last branch and exception addresses */
+	{ 0x000001db, 4, ANY, msr_constant, .bits = ALL },                       /* last branch, exception */
 	{ 0x000001fc, 1, INTEL, msr_constant, .bits = ALL },                     /* POWER_CTL */
 	{ 0x00000200, 2 * CPU_MTRR_VAR, ANY, msr_mtrr_phys },
 	{ 0x00000250, 1, ANY, msr_mtrr_fix, .value = 0 },                        /* 64K_00000 */

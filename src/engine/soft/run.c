@@ -95,7 +95,8 @@ linked:
 			v->next_rip = rip;
 			__atomic_load_n(&i->fn, __ATOMIC_RELAXED)(v, i);
 		} while (++i != end);
-		rip = wide ? v->next_rip : (uint32_t)v->next_rip;
+		/* The last instruction may have entered 64-bit mode. */
+		rip = wide || v->mode == MODE_64 ? v->next_rip : (uint32_t)v->next_rip;
 		v->rip = rip;
 		if (!wide)
 			v->next_rip = rip;
@@ -118,6 +119,14 @@ static __attribute__((noinline)) void run_narrow(struct soft_vcpu *v)
 	run_blocks(v, false);
 }
 
+static bool is_repeated_string(const struct insn *i)
+{
+	unsigned op = i->opcode;
+
+	return i->map == MAP_1B && i->prefixes & (PFX_F2 | PFX_F3) &&
+	       ((op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf));
+}
+
 /* Exactly one instruction (of a string instruction: as many iterations as its handler makes). */
 static void step_one(struct soft_vcpu *v)
 {
@@ -138,7 +147,7 @@ static void step_one(struct soft_vcpu *v)
 	if (v->mode != MODE_64)
 		v->next_rip = (uint32_t)v->next_rip;
 	/* A string instruction between two elements is not complete: it neither counts nor meets its breakpoint again. */
-	if (v->next_rip == v->rip && i->map == MAP_1B && i->prefixes & (PFX_F2 | PFX_F3)) {
+	if (v->next_rip == v->rip && is_repeated_string(i)) {
 		if (!v->step)
 			v->blocks->steps_left++;
 		if (dr7_has_code(v))

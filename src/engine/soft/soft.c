@@ -168,7 +168,14 @@ static int soft_vcpu_step(struct vcpu *v, unsigned n, enum vcpu_exit *exit, stru
 
 static bool soft_translate(struct vcpu *v, uint64_t linear, uint64_t *gpa)
 {
-	return mmu_peek(soft_vcpu(v), linear, gpa);
+	struct soft_engine *e = soft_vcpu(v)->engine;
+	bool found;
+
+	/* Outside vcpu_run() nothing else keeps the slots as they are. */
+	pthread_mutex_lock(&e->slots_lock);
+	found = mmu_peek(soft_vcpu(v), linear, gpa);
+	pthread_mutex_unlock(&e->slots_lock);
+	return found;
 }
 
 const struct engine_ops engine_soft_ops = {
@@ -188,6 +195,7 @@ const struct engine_ops engine_soft_ops = {
 	.ioeventfd = soft_ioeventfd,
 	.irqfd = soft_irqfd,
 	.cpuid = soft_cpuid_at,
+	.clock = soft_clock,
 	.tsc_khz = soft_tsc_khz,
 	.get_stats = soft_get_stats,
 	.vcpu_create = soft_vcpu_create,

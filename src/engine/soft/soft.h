@@ -298,6 +298,8 @@ struct soft_engine {
 	struct timers *timers;      /* timer.c: one thread for all APIC timers */
 	uint8_t *page_flags;        /* PAGE_*, by physical page number */
 	uint32_t tsc_khz;
+	_Atomic bool frozen;        /* engine_clock(): since these moments of the host's clocks */
+	uint64_t frozen_tsc, frozen_ns;
 	_Atomic bool extint;
 	struct soft_stop *stop; /* stop.c: the safe point */
 	bool probing; /* made by the kvm engine to step single instructions: no threads */
@@ -457,6 +459,7 @@ bool msr_read(struct soft_vcpu *v, uint32_t index, uint64_t *value);
 bool msr_write(struct soft_vcpu *v, uint32_t index, uint64_t value);
 bool soft_cpuid(struct soft_vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]); /* includes OSXSAVE, APIC ID and XCR0-dependent sizes */
 uint64_t soft_tsc(struct soft_vcpu *v);
+void soft_clock(struct engine *e, bool run); /* engine_clock() (timer.c) */
 /*
  * After a load of state, as its last step (tsc_adjust, the KVM MSRs, lapic_set() and memory slots come before): the
  * guest's TSC is `tsc`, in step with the other vCPUs' if that is within a second. Sets v->tsc_offset. (kvmclock.c)

@@ -31,6 +31,11 @@ void soft_leave(struct soft_vcpu *v)
 	struct soft_stop *s = v->engine->stop;
 
 	vec_sync(v);
+	if (!v->park->in_guest) {
+		/* State is being saved or loaded while the vCPU does not run. */
+		v->park->outside++;
+		return;
+	}
 	if (unlikely(v->park->slow_locked))
 		soft_unlock_slow(v);
 	atomic_store(&v->park->in_guest, false);
@@ -45,6 +50,10 @@ void soft_enter(struct soft_vcpu *v)
 {
 	struct soft_stop *s = v->engine->stop;
 
+	if (v->park->outside) {
+		v->park->outside--;
+		return;
+	}
 	/* Either this sees the stop, or the stopper sees that the vCPU is in. */
 	atomic_store(&v->park->in_guest, true);
 	if (unlikely(atomic_load(&s->active))) {

@@ -318,3 +318,5 @@ insn_fn *sys_misc_bind(const struct insn *i, bool *ends);
 /* True for the memory or register form of opcode `op` in `map`, without VEX. */
 static inline bool insn_is(const struct insn *i, unsigned map, unsigned op) { return i->map == map && i->opcode == op; }
 static inline unsigned modrm_reg(const struct insn *i) { return i->modrm >> 3 & 7; } /* opcode extension */
+/* The opcodes that the SDM marks NP are others with 66, F2 or F3. */
+static inline bool insn_has_prefix(const struct insn *i) { return i->prefixes & (PFX_66 | PFX_F2 | PFX_F3); }

@@ -243,12 +243,12 @@ static unsigned debug_register(struct soft_vcpu *v, const struct insn *i)
 {
 	unsigned n = i->reg;
 
+	soft_need_cpl0(v);
 	if (n == 4 || n == 5) {
 		if (v->cr4 & CR4_DE)
 			soft_raise(v, EXC_UD, 0);
 		n += 2;
 	}
-	soft_need_cpl0(v);
 	if (v->dr[7] & DR7_GD)
 		soft_raise_db(v, DR6_BD);
 	return n;
@@ -361,10 +361,10 @@ static insn_fn *bind_01(const struct insn *i, bool *ends)
 {
 	if (!i->is_mem) {
 		if (i->modrm == 0xd0)
-			return sys_xgetbv;
+			return insn_has_prefix(i) ? sys_undefined : sys_xgetbv;
 		if (i->modrm == 0xd1) {
 			*ends = true;
-			return sys_xsetbv;
+			return insn_has_prefix(i) ? sys_undefined : sys_xsetbv;
 		}
 	}
 	switch (modrm_reg(i)) {

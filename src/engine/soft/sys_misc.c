@@ -190,9 +190,9 @@ static insn_fn *bind_01(const struct insn *i, bool *ends)
 		*ends = true;
 		return sys_vmcall;
 	case 0xca:
-		return sys_clac;
+		return insn_has_prefix(i) ? sys_undefined : sys_clac;
 	case 0xcb:
-		return sys_stac;
+		return insn_has_prefix(i) ? sys_undefined : sys_stac;
 	case 0xf9:
 		return sys_rdtscp;
 	default:

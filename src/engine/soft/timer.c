@@ -50,7 +50,15 @@ uint64_t soft_now(void)
 
 uint64_t soft_tsc(struct soft_vcpu *v)
 {
-	return __rdtsc() + __atomic_load_n(&v->tsc_offset, __ATOMIC_RELAXED);
+	uint64_t host = v->engine->frozen ? v->engine->frozen_tsc : __rdtsc();
+
+	return host + __atomic_load_n(&v->tsc_offset, __ATOMIC_RELAXED);
+}
+
+/* The time that the timers of this APIC count: it stands still while the machine is paused. */
+static uint64_t lapic_now(const struct lapic *l)
+{
+	return l->v->engine->frozen ? l->v->engine->frozen_ns : soft_now();
 }
 
 /* ---- The thread ---------------------------------------------------------- */
@@ -274,7 +282,7 @@ static uint64_t timer_expire(struct lapic *l)
 	uint64_t now, deadline;
 
 	pthread_mutex_lock(&t->lock);
-	now = soft_now();
+	now = lapic_now(l);
 	deadline = atomic_load(&t->deadline);
 	if (deadline <= now) {
 		deadline = fire_due(l, now);
@@ -291,7 +299,7 @@ static void rearm(struct lapic *l, uint64_t now)
 	uint64_t deadline;
 
 	atomic_store(&t->deadline, APIC_TIMER_NEVER);
-	deadline = l->v->engine->probing ? APIC_TIMER_NEVER : fire_due(l, now);
+	deadline = l->v->engine->probing || l->v->engine->frozen ? APIC_TIMER_NEVER : fire_due(l, now);
 	atomic_store(&t->deadline, deadline);
 	if (deadline != APIC_TIMER_NEVER)
 		arm_fd(l->v->engine->timers, deadline);
@@ -344,11 +352,11 @@ void apic_timer_lvt_changed(struct lapic *l, uint32_t old)
 	}
 	/* A periodic count goes on in its period; a one-shot count that ended stays ended. */
 	if (mode != (old & LVT_TIMER_MODE) && t->counting && mode == LVT_TIMER_ONESHOT) {
-		uint64_t now = soft_now(), steps = now > t->start ? (now - t->start) / period(t) : 0;
+		uint64_t now = lapic_now(l), steps = now > t->start ? (now - t->start) / period(t) : 0;
 
 		t->start += steps * period(t);
 	}
-	rearm(l, soft_now());
+	rearm(l, lapic_now(l));
 	pthread_mutex_unlock(&t->lock);
 }
 
@@ -359,7 +367,7 @@ void apic_timer_set_initial(struct lapic *l, uint32_t count)
 
 	pthread_mutex_lock(&t->lock);
 	if (lvt_mode(l) != LVT_TIMER_DEADLINE) {
-		now = soft_now();
+		now = lapic_now(l);
 		t->initial = count;
 		t->counting = count != 0;
 		t->stalled = false;
@@ -374,7 +382,7 @@ uint32_t apic_timer_current(struct lapic *l)
 	uint32_t count;
 
 	pthread_mutex_lock(&l->timer.lock);
-	count = current_count(l, soft_now());
+	count = current_count(l, lapic_now(l));
 	pthread_mutex_unlock(&l->timer.lock);
 	return count;
 }
@@ -386,7 +394,7 @@ void apic_timer_set_divide(struct lapic *l, uint32_t divide)
 	uint32_t left;
 
 	pthread_mutex_lock(&t->lock);
-	now = soft_now();
+	now = lapic_now(l);
 	left = current_count(l, now);
 	t->shift = divide_shift(divide);
 	if (left) {
@@ -414,7 +422,7 @@ void apic_timer_set_tsc_deadline(struct lapic *l, uint64_t value)
 	pthread_mutex_lock(&t->lock);
 	if (lvt_mode(l) == LVT_TIMER_DEADLINE) {
 		t->tsc_deadline = value;
-		rearm(l, soft_now());
+		rearm(l, lapic_now(l));
 	}
 	pthread_mutex_unlock(&t->lock);
 }
@@ -425,7 +433,7 @@ void apic_timer_tsc_changed(struct lapic *l)
 
 	pthread_mutex_lock(&t->lock);
 	if (t->tsc_deadline)
-		rearm(l, soft_now());
+		rearm(l, lapic_now(l));
 	pthread_mutex_unlock(&t->lock);
 }
 
@@ -438,7 +446,7 @@ void apic_timer_accepted(struct lapic *l)
 	pthread_mutex_lock(&t->lock);
 	if (t->stalled) {
 		t->stalled = false;
-		rearm(l, soft_now());
+		rearm(l, lapic_now(l));
 	}
 	pthread_mutex_unlock(&t->lock);
 }
@@ -449,7 +457,7 @@ void apic_timer_restore(struct lapic *l, uint32_t initial, uint32_t current, uin
 	uint64_t now;
 
 	pthread_mutex_lock(&t->lock);
-	now = soft_now();
+	now = lapic_now(l);
 	t->initial = initial;
 	t->shift = divide_shift(divide);
 	t->stalled = false;
@@ -479,4 +487,62 @@ uint64_t timers_tsc_offset(struct soft_engine *e, uint64_t offset)
 	offset = t->tsc_offset;
 	pthread_mutex_unlock(&t->tsc_lock);
 	return offset;
+}
+
+/* ---- Standing still ------------------------------------------------------ */
+
+static void rearm_all(struct timers *t)
+{
+	for (unsigned n = 0; n < ENGINE_MAX_CPUS; n++) {
+		struct lapic *l = t->apics[n];
+
+		if (!l)
+			continue;
+		pthread_mutex_lock(&l->timer.lock);
+		rearm(l, lapic_now(l));
+		pthread_mutex_unlock(&l->timer.lock);
+	}
+}
+
+/* Move everything that counts against the host's clocks by the time that the guest did not see. */
+static void skip_time(struct timers *t, uint64_t tsc, uint64_t ns)
+{
+	pthread_mutex_lock(&t->tsc_lock);
+	t->tsc_offset -= tsc;
+	pthread_mutex_unlock(&t->tsc_lock);
+	for (unsigned n = 0; n < ENGINE_MAX_CPUS; n++) {
+		struct lapic *l = t->apics[n];
+
+		if (!l)
+			continue;
+		pthread_mutex_lock(&l->timer.lock);
+		l->timer.start += ns;
+		__atomic_store_n(&l->v->tsc_offset, l->v->tsc_offset - tsc, __ATOMIC_RELAXED);
+		pthread_mutex_unlock(&l->timer.lock);
+	}
+}
+
+/* kvmclock needs nothing: it follows the TSC, which goes on from where it was. */
+void soft_clock(struct engine *engine, bool run)
+{
+	struct soft_engine *e = soft_engine(engine);
+	struct timers *t = e->timers;
+
+	if (e->frozen == !run)
+		return;
+	if (t)
+		pthread_mutex_lock(&t->apics_lock);
+	if (run) {
+		if (t)
+			skip_time(t, __rdtsc() - e->frozen_tsc, soft_now() - e->frozen_ns);
+		e->frozen = false;
+	} else {
+		e->frozen_tsc = __rdtsc();
+		e->frozen_ns = soft_now();
+		e->frozen = true;
+	}
+	if (t) {
+		rearm_all(t);
+		pthread_mutex_unlock(&t->apics_lock);
+	}
 }

@@ -48,7 +48,7 @@ static void tlb2_insert(struct mmu_state *m, uint64_t linear, uint64_t page, uin
 	s->page[way] = page;
 	s->host[way] = host;
 	if (page & XL_2M)
-		m->large2m[large_bit(linear, 21) / 64] |= 1ull << large_bit(linear, 21) % 64;
+		m->large4m[large_bit(linear, 22) / 64] |= 1ull << large_bit(linear, 22) % 64;
 	if (page & XL_1G)
 		m->large1g[large_bit(linear, 30) / 64] |= 1ull << large_bit(linear, 30) % 64;
 }
@@ -191,8 +191,6 @@ static void tlb1_wipe(struct soft_vcpu *v, bool keep_global)
 		}
 		m->view_used[view] = kept;
 	}
-	/* Whatever the loop has at hand for the next instruction is void. */
-	soft_request(v, REQ_STATE);
 }
 
 static uint32_t id_new(struct soft_vcpu *v)
@@ -228,7 +226,7 @@ void mmu_flush_all(struct soft_vcpu *v)
 	struct mmu_state *m = v->mmu;
 
 	memset(m->pcid_id, 0, sizeof(m->pcid_id));
-	memset(m->large2m, 0, sizeof(m->large2m));
+	memset(m->large4m, 0, sizeof(m->large4m));
 	memset(m->large1g, 0, sizeof(m->large1g));
 	m->global_id = id_new(v);
 	id_renew(v);
@@ -241,24 +239,51 @@ void mmu_flush_nonglobal(struct soft_vcpu *v)
 	tlb1_wipe(v, true);
 }
 
-static bool maybe_large(const struct mmu_state *m, uint64_t linear)
+static bool large_set(const uint64_t *bits, unsigned bit)
 {
-	unsigned b2 = large_bit(linear, 21), b1 = large_bit(linear, 30);
-
-	return m->large2m[b2 / 64] >> b2 % 64 & 1 || m->large1g[b1 / 64] >> b1 % 64 & 1;
+	return bits[bit / 64] >> bit % 64 & 1;
 }
 
-void mmu_flush_page(struct soft_vcpu *v, uint64_t linear)
+/* log2 of the largest region around `linear` that may have pages cut from a large one; 12: none. */
+static unsigned region_shift(const struct mmu_state *m, uint64_t linear)
+{
+	if (large_set(m->large1g, large_bit(linear, 30)))
+		return 30;
+	return large_set(m->large4m, large_bit(linear, 22)) ? 22 : 12;
+}
+
+/* All pages of the region, of the current PCID and global ones. */
+static void tlb_drop_region(struct soft_vcpu *v, uint64_t linear, unsigned shift)
 {
 	struct mmu_state *m = v->mmu;
+	uint64_t first = tlb2_key(m->id, linear) >> (shift - 12), global = tlb2_key(m->global_id, linear) >> (shift - 12);
+
+	for (unsigned view = 0; view < TLB_SLOW; view++) {
+		struct tlb_entry *t = v->tlb[view];
+
+		for (unsigned i = 0; i < TLB_SIZE && m->view_used[view]; i++)
+			if (t[i].rtag >> shift == linear >> shift)
+				t[i].rtag = t[i].wtag = TLB_NONE;
+	}
+	for (unsigned i = 0; i < TLB2_SETS; i++) {
+		uint64_t *key = m->set[i].key;
+
+		for (unsigned way = 0; way < TLB2_WAYS; way++)
+			if (key[way] >> (shift - 12) == first || key[way] >> (shift - 12) == global)
+				key[way] = 0;
+	}
+}
+
+/* INVLPG drops a large page as a whole, whichever address in it is named (§4.10.4.1). */
+void mmu_flush_page(struct soft_vcpu *v, uint64_t linear)
+{
+	unsigned shift = region_shift(v->mmu, linear);
 
 	linear &= ~PAGE_MASK;
-	if (maybe_large(m, linear)) {
-		/* Somewhere in the region lies a piece of a large page: INVLPG drops all of it (§4.10.4.1). */
-		mmu_flush_all(v);
-		return;
-	}
-	tlb_drop(v, linear);
+	if (shift == 12)
+		tlb_drop(v, linear);
+	else
+		tlb_drop_region(v, linear, shift);
 	block_flush_linear(v, linear);
 }
 
@@ -274,7 +299,7 @@ void mmu_invpcid(struct soft_vcpu *v, unsigned type, uint64_t pcid, uint64_t lin
 			mmu_flush_page(v, linear);
 		} else if (m->pcid_id[pcid & 0xfff]) {
 			/* Its pieces of large pages are not told apart: all of the PCID goes. */
-			if (maybe_large(m, linear))
+			if (region_shift(m, linear) > 12)
 				m->pcid_id[pcid & 0xfff] = 0;
 			else
 				tlb2_drop(m, m->pcid_id[pcid & 0xfff], linear);

@@ -202,8 +202,38 @@ void vec_deny_mmx(struct soft_vcpu *v)
 
 const void *vec_mem_slow(struct soft_vcpu *v, uint64_t linear, unsigned size, bool stack)
 {
+	if (size >= 16)
+		vec_check_alignment(v, linear, 16);
 	mmu_read(v, linear, v->vec->bounce, size, stack);
 	return v->vec->bounce;
+}
+
+void vec_mem_store_slow(struct soft_vcpu *v, uint64_t linear, const void *data, unsigned size, bool stack)
+{
+	if (size >= 16)
+		vec_check_alignment(v, linear, 16);
+	mmu_write(v, linear, data, size, stack);
+}
+
+/* A byte is always aligned. */
+void vec_read_unaligned(struct soft_vcpu *v, uint64_t linear, void *data, unsigned size, bool stack)
+{
+	if (likely(!v->ac_check)) {
+		mmu_read(v, linear, data, size, stack);
+		return;
+	}
+	for (unsigned n = 0; n < size; n++)
+		mmu_read(v, linear + n, (uint8_t *)data + n, 1, stack);
+}
+
+void vec_write_unaligned(struct soft_vcpu *v, uint64_t linear, const void *data, unsigned size, bool stack)
+{
+	if (likely(!v->ac_check)) {
+		mmu_write(v, linear, data, size, stack);
+		return;
+	}
+	for (unsigned n = 0; n < size; n++)
+		mmu_write(v, linear + n, (const uint8_t *)data + n, 1, stack);
 }
 
 /* ---- State in and out ----------------------------------------------------- */
@@ -307,10 +337,11 @@ static bool form_legal(const struct vec_row *r, const struct insn *i)
 		return vec_need_offered(r->legacy);
 	if (!vec_offers(VEC_AVX) || !vec_need_offered(i->vl ? r->v256 : r->v128))
 		return false;
-	if (!(r->flags & ROW_NDS) && i->vvvv)
+	if (!(r->flags & ROW_NDS) && !vec_vvvv_unused(i))
 		return false;
 	/* MOVSS and MOVSD merge only between registers. */
-	if ((r->shape == SHAPE_LOAD_SCALAR || r->shape == SHAPE_STORE_SCALAR) && i->is_mem && i->vvvv)
+	if ((r->shape == SHAPE_LOAD_SCALAR || r->shape == SHAPE_STORE_SCALAR) && i->is_mem &&
+	    !vec_vvvv_unused(i))
 		return false;
 	if (r->flags & ROW_W0)
 		return !(i->rex & 8);

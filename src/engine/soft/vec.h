@@ -193,20 +193,42 @@ soft_inline void vec_check_avx(struct soft_vcpu *v)
 		vec_deny_avx(v);
 }
 
-/* Pass to MMX state: x87 registers in memory, TOP 0, all tags valid. Raises #UD, #NM, #MF. (vec_x87.c) */
+/*
+ * MMX in two steps: vec_mmx_check() raises #UD, #NM, #MF and puts the x87
+ * registers into memory; vec_mmx_enter() passes to MMX state (TOP 0, all tags
+ * valid) once nothing can fault any more. (vec_x87.c)
+ */
+void vec_mmx_check_slow(struct soft_vcpu *v);
 void vec_mmx_enter_slow(struct soft_vcpu *v);
+
+/* One look at FSW and FTW: ES clear, TOP 0, FTW all valid. */
+soft_inline bool vec_mmx_entered(const struct soft_vcpu *v)
+{
+	return (get32(v->fx + FX_FSW) & 0xff3880) == 0xff0000;
+}
+
+soft_inline void vec_mmx_check(struct soft_vcpu *v)
+{
+	if (unlikely((v->cr0 & (CR0_EM | CR0_TS)) || (v->vec_live & VEC_LIVE_X87) || !vec_mmx_entered(v)))
+		vec_mmx_check_slow(v);
+}
 
 soft_inline void vec_mmx_enter(struct soft_vcpu *v)
 {
-	/* One look at FSW and FTW: ES clear, TOP 0, FTW all valid. */
-	if (unlikely((v->cr0 & (CR0_EM | CR0_TS)) || (v->vec_live & VEC_LIVE_X87) ||
-		     (get32(v->fx + FX_FSW) & 0xff3880) != 0xff0000))
+	if (unlikely(!vec_mmx_entered(v)))
 		vec_mmx_enter_slow(v);
 }
 
+/* An MMX register; after vec_mmx_enter(). */
 soft_inline uint8_t *vec_mm(struct soft_vcpu *v, unsigned n)
 {
 	return v->fx + FX_ST + 16 * (n & 7);
+}
+
+/* The same between vec_mmx_check() and vec_mmx_enter(): the image has ST(0) first. */
+soft_inline uint8_t *vec_mm_before(struct soft_vcpu *v, unsigned n)
+{
+	return v->fx + FX_ST + 16 * ((n - (get16(v->fx + FX_FSW) >> 11)) & 7);
 }
 
 /* A write to an MMX register fills the rest of the x87 register with ones. */
@@ -263,7 +285,23 @@ soft_inline bool vec_fp_ready(struct soft_vcpu *v)
 #define AUX_SIZE 7
 #define AUX_ALIGNED 8
 
+/*
+ * Alignment checks (v->ac_check: then nothing hits the TLB). Vector operands
+ * must be aligned to their size, at most 16 bytes; up to 8 bytes mmu_read() and
+ * mmu_write() see to it. Gathers and masked moves are exempt.
+ */
+soft_inline void vec_check_alignment(struct soft_vcpu *v, uint64_t linear, unsigned align)
+{
+	if (unlikely(v->ac_check) && linear & (align - 1))
+		soft_raise(v, EXC_AC, 0);
+}
+
+/* As mmu_read() without alignment check. */
+void vec_read_unaligned(struct soft_vcpu *v, uint64_t linear, void *data, unsigned size, bool stack);
+void vec_write_unaligned(struct soft_vcpu *v, uint64_t linear, const void *data, unsigned size, bool stack);
+
 const void *vec_mem_slow(struct soft_vcpu *v, uint64_t linear, unsigned size, bool stack);
+void vec_mem_store_slow(struct soft_vcpu *v, uint64_t linear, const void *data, unsigned size, bool stack);
 
 /* A host pointer to read `size` bytes of the memory operand from: guest memory itself or a copy. */
 soft_inline const void *vec_mem(struct soft_vcpu *v, const struct insn *i, unsigned size, bool aligned)
@@ -304,8 +342,14 @@ soft_inline void vec_mem_store(struct soft_vcpu *v, uint64_t linear, const void 
 		memcpy(p, data, size);
 		mmu_written(v, gpa, size);
 	} else {
-		mmu_write(v, linear, data, size, stack);
+		vec_mem_store_slow(v, linear, data, size, stack);
 	}
+}
+
+/* VEX.vvvv names no register. Outside 64-bit mode its high bit does not select one, but must be set all the same. */
+static inline bool vec_vvvv_unused(const struct insn *i)
+{
+	return (i->bytes[i->raw_opcode_at - 1] & 0x78) == 0x78;
 }
 
 /* ---- Binders of the parts ------------------------------------------------- */

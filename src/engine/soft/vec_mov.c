@@ -13,9 +13,16 @@ soft_inline void unit_check(struct soft_vcpu *v, enum unit u)
 	if (u == SSE)
 		vec_check_sse(v);
 	else if (u == MMX)
-		vec_mmx_enter(v);
+		vec_mmx_check(v);
 	else
 		vec_check_avx(v);
+}
+
+/* Nothing faults from here. */
+soft_inline void unit_enter(struct soft_vcpu *v, enum unit u)
+{
+	if (u == MMX)
+		vec_mmx_enter(v);
 }
 
 soft_inline unsigned unit_size(enum unit u)
@@ -26,6 +33,12 @@ soft_inline unsigned unit_size(enum unit u)
 soft_inline uint8_t *unit_reg(struct soft_vcpu *v, enum unit u, unsigned n)
 {
 	return u == MMX ? vec_mm(v, n) : v->ymm[n];
+}
+
+/* As a source of a store, before unit_enter(). */
+soft_inline uint8_t *unit_reg_before(struct soft_vcpu *v, enum unit u, unsigned n)
+{
+	return u == MMX ? vec_mm_before(v, n) : v->ymm[n];
 }
 
 /* Write a whole register of the unit. `src` may be the register itself. */
@@ -44,8 +57,13 @@ soft_inline void unit_write(struct soft_vcpu *v, enum unit u, unsigned n, const 
 
 soft_inline void op_load(struct soft_vcpu *v, const struct insn *i, enum unit u, bool mem)
 {
+	const void *src = NULL;
+
 	unit_check(v, u);
-	unit_write(v, u, i->reg, mem ? vec_mem(v, i, unit_size(u), i->aux & AUX_ALIGNED) : unit_reg(v, u, i->rm));
+	if (mem)
+		src = vec_mem(v, i, unit_size(u), i->aux & AUX_ALIGNED);
+	unit_enter(v, u);
+	unit_write(v, u, i->reg, mem ? src : unit_reg(v, u, i->rm));
 }
 
 soft_inline void op_store(struct soft_vcpu *v, const struct insn *i, enum unit u, bool mem)
@@ -55,13 +73,15 @@ soft_inline void op_store(struct soft_vcpu *v, const struct insn *i, enum unit u
 
 	unit_check(v, u);
 	if (!mem) {
+		unit_enter(v, u);
 		unit_write(v, u, i->rm, unit_reg(v, u, i->reg));
 		return;
 	}
 	linear = insn_linear(v, i, size, ACC_WRITE);
 	if (unlikely(i->aux & AUX_ALIGNED && linear & (size - 1)))
 		soft_raise(v, EXC_GP, 0);
-	vec_mem_store(v, linear, unit_reg(v, u, i->reg), size, i->stack);
+	vec_mem_store(v, linear, unit_reg_before(v, u, i->reg), size, i->stack);
+	unit_enter(v, u);
 }
 
 /* ---- Parts of vectors ----------------------------------------------------- */
@@ -126,6 +146,7 @@ soft_inline void op_load_g(struct soft_vcpu *v, const struct insn *i, enum unit 
 				  : ld(v, insn_linear(v, i, 4, ACC_READ), 4, i->stack);
 	else
 		value = reg_get(v, i->rm, size);
+	unit_enter(v, u);
 	put64(unit_reg(v, u, i->reg), value);
 	if (u == MMX)
 		vec_mm_written(vec_mm(v, i->reg));
@@ -139,13 +160,14 @@ soft_inline void op_store_g(struct soft_vcpu *v, const struct insn *i, enum unit
 	uint64_t value;
 
 	unit_check(v, u);
-	value = get64(unit_reg(v, u, i->reg));
+	value = get64(unit_reg_before(v, u, i->reg));
 	if (!i->is_mem)
 		reg_set(v, i->rm, value, size);
 	else if (size == 8)
 		st(v, insn_linear(v, i, 8, ACC_WRITE), value, 8, i->stack);
 	else
 		st(v, insn_linear(v, i, 4, ACC_WRITE), value, 4, i->stack);
+	unit_enter(v, u);
 }
 
 /* MOVQ of vector registers (F3 0F 7E, 66 0F D6). */
@@ -214,6 +236,7 @@ HANDLERS2(store_q, op_store_q)
 static void m_to_x(struct soft_vcpu *v, const struct insn *i)
 {
 	vec_check_sse(v);
+	vec_mmx_check(v);
 	vec_mmx_enter(v);
 	memcpy(v->ymm[i->reg], vec_mm(v, i->rm), 8);
 	memset(v->ymm[i->reg] + 8, 0, 8);
@@ -222,6 +245,7 @@ static void m_to_x(struct soft_vcpu *v, const struct insn *i)
 static void x_to_m(struct soft_vcpu *v, const struct insn *i)
 {
 	vec_check_sse(v);
+	vec_mmx_check(v);
 	vec_mmx_enter(v);
 	memcpy(vec_mm(v, i->reg), v->ymm[i->rm], 8);
 	vec_mm_written(vec_mm(v, i->reg));
@@ -241,6 +265,7 @@ static void extract_128(struct soft_vcpu *v, const struct insn *i)
 
 static void emms(struct soft_vcpu *v, const struct insn *i)
 {
+	vec_mmx_check(v);
 	vec_mmx_enter(v);
 	v->fx[FX_FTW] = 0;
 }
@@ -318,7 +343,7 @@ static void masked_load(struct soft_vcpu *v, const struct insn *i)
 		if (likely(t->rtag == (last & ~0xfffull)))
 			memcpy(in + r.first, (const void *)(linear + t->addend), r.end - r.first);
 		else
-			mmu_read(v, linear, in + r.first, r.end - r.first, i->stack);
+			vec_read_unaligned(v, linear, in + r.first, r.end - r.first, i->stack);
 	}
 	for (unsigned n = r.first; n < r.end; n += element)
 		if (mask[n + element - 1] & 0x80)
@@ -326,83 +351,104 @@ static void masked_load(struct soft_vcpu *v, const struct insn *i)
 	memcpy(v->ymm[i->reg], out, 32);
 }
 
-/* Store the elements of `src` that `mask` selects; nothing else in memory is touched, not even with what it holds. */
-static void masked_write(struct soft_vcpu *v, const struct insn *i, uint64_t off, const uint8_t *src,
-			 const uint8_t *mask, unsigned element, unsigned size)
+/*
+ * Store the elements of `src` that `mask` selects; nothing else in memory is
+ * touched, not even with what it holds. Faults are those of writing the run
+ * `r` of the operand at offset `off`.
+ */
+static void masked_write(struct soft_vcpu *v, const struct insn *i, uint64_t off, struct run r, const uint8_t *src,
+			 const uint8_t *mask, unsigned element)
 {
-	struct run r = mask_run(mask, element, size);
 	uint64_t linear, gpa;
+	uint8_t *p;
 
 	if (r.first >= r.end)
 		return;
-	linear = part_linear(v, i, off, r, ACC_WRITE) - r.first;
-	if (!vec_mem_write(v, linear + r.first, r.end - r.first, &gpa))
-		mmu_probe_write(v, linear + r.first, r.end - r.first, i->stack);
+	linear = part_linear(v, i, off, r, ACC_WRITE);
+	if (element == 1)
+		vec_check_alignment(v, linear, 8);
+	p = vec_mem_write(v, linear, r.end - r.first, &gpa);
+	/* The ends are enough: there is at most one page boundary between them. */
+	if (unlikely(!p)) {
+		mmu_probe_write(v, linear, 1, i->stack);
+		mmu_probe_write(v, linear + (r.end - r.first - 1), 1, i->stack);
+	}
 	for (unsigned n = r.first; n < r.end; n += element) {
 		if (!(mask[n + element - 1] & 0x80))
 			continue;
-		switch (element) {
-		case 1: st(v, linear + n, src[n], 1, i->stack); break;
-		case 4: st(v, linear + n, get32(src + n), 4, i->stack); break;
-		default: st(v, linear + n, get64(src + n), 8, i->stack); break;
-		}
+		if (likely(p))
+			memcpy(p + (n - r.first), src + n, element);
+		else
+			vec_write_unaligned(v, linear + (n - r.first), src + n, element, i->stack);
 	}
+	if (p)
+		mmu_written(v, gpa, r.end - r.first);
 }
 
 static void masked_store(struct soft_vcpu *v, const struct insn *i)
 {
+	unsigned element = masked_element(i);
+	const uint8_t *mask = v->ymm[i->vvvv];
+
 	vec_check_avx(v);
-	masked_write(v, i, insn_offset(v, i), v->ymm[i->reg], v->ymm[i->vvvv], masked_element(i), i->vl ? 32 : 16);
+	masked_write(v, i, insn_offset(v, i), mask_run(mask, element, i->vl ? 32 : 16), v->ymm[i->reg], mask, element);
 }
 
-/* MASKMOVDQU, MASKMOVQ: bytes, to DS:rDI. */
+/*
+ * MASKMOVDQU, MASKMOVQ: bytes, to DS:rDI. As on AMD's CPUs the whole operand
+ * must be writable, whatever the mask, and a fault leaves MMX state behind.
+ */
 soft_inline void op_masked_bytes(struct soft_vcpu *v, const struct insn *i, enum unit u)
 {
+	struct run whole = { 0, unit_size(u) };
 	uint64_t off;
 
 	unit_check(v, u);
+	unit_enter(v, u);
 	off = v->gpr[R_DI];
 	if (i->addrsize != 8)
 		off = i->addrsize == 4 ? (uint32_t)off : (uint16_t)off;
-	masked_write(v, i, off, unit_reg(v, u, i->reg), unit_reg(v, u, i->rm), 1, unit_size(u));
+	masked_write(v, i, off, whole, unit_reg(v, u, i->reg), unit_reg(v, u, i->rm), 1);
 }
 HANDLERS2(masked_bytes, op_masked_bytes)
 HANDLER(masked_bytes_mmx, op_masked_bytes(v, i, MMX))
 
 /* ---- Gathers -------------------------------------------------------------- */
 
+soft_inline uint64_t gather_offset(const struct soft_vcpu *v, const struct insn *i, const uint8_t *index, unsigned n)
+{
+	uint64_t off = i->opcode & 1 ? get64(index + 8 * n) : (uint64_t)(int64_t)(int32_t)get32(index + 4 * n);
+
+	off = (off << i->scale) + v->gpr[i->base] + (uint64_t)(int64_t)i->disp;
+	return i->addrsize == 4 ? (uint32_t)off : off;
+}
+
 /*
- * Element by element; each done clears its mask element at once, so that a
- * fault leaves what the instruction needs to go on where it was (SDM vol. 2,
- * VGATHERDPS).
+ * Element by element; each one passed clears its mask element at once, so that
+ * a fault leaves what the instruction needs to go on where it was (SDM vol. 2,
+ * VGATHERDPS; the order is that of AMD's CPUs).
  */
 static void gather(struct soft_vcpu *v, const struct insn *i)
 {
-	bool q_index = i->opcode & 1;
 	unsigned element = i->rex & 8 ? 8 : 4, size = i->vl ? 32 : 16;
-	unsigned count = size / (q_index || element == 8 ? 8 : 4);
+	unsigned count = size / (i->opcode & 1 || element == 8 ? 8 : 4);
 	uint8_t *dst = v->ymm[i->reg], *mask = v->ymm[i->vvvv];
-	uint8_t index[32];
+	const uint8_t *index = v->ymm[i->index];
 
 	vec_check_avx(v);
-	memcpy(index, v->ymm[i->index], 32);
-	for (unsigned n = 0; n < count; n++)
-		memset(mask + n * element, mask[n * element + element - 1] & 0x80 ? 0xff : 0, element);
 	for (unsigned n = 0; n < count; n++) {
 		uint8_t *m = mask + n * element;
-		uint64_t off, linear;
 
-		if (!*m)
-			continue;
-		off = q_index ? get64(index + 8 * n) : (uint64_t)(int64_t)(int32_t)get32(index + 4 * n);
-		off = (off << i->scale) + v->gpr[i->base] + (uint64_t)(int64_t)i->disp;
-		if (i->addrsize == 4)
-			off = (uint32_t)off;
-		linear = seg_linear(v, i->seg, off, element, ACC_READ);
-		if (element == 4)
-			put32(dst + 4 * n, (uint32_t)ld(v, linear, 4, i->stack));
-		else
-			put64(dst + 8 * n, ld(v, linear, 8, i->stack));
+		if (m[element - 1] & 0x80) {
+			uint64_t linear = seg_linear(v, i->seg, gather_offset(v, i, index, n), element, ACC_READ);
+
+			if (unlikely(v->ac_check))
+				vec_read_unaligned(v, linear, dst + n * element, element, i->stack);
+			else if (element == 4)
+				put32(dst + 4 * n, (uint32_t)ld(v, linear, 4, i->stack));
+			else
+				put64(dst + 8 * n, ld(v, linear, 8, i->stack));
+		}
 		memset(m, 0, element);
 	}
 	memset(mask, 0, 32);

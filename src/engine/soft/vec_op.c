@@ -18,7 +18,7 @@ soft_inline void unit_check(struct soft_vcpu *v, enum unit u)
 	else if (u == AVX)
 		vec_check_avx(v);
 	else
-		vec_mmx_enter(v);
+		vec_mmx_check(v);
 }
 
 soft_inline void *reg_slot(struct soft_vcpu *v, const struct insn *i, enum unit u)
@@ -62,16 +62,26 @@ soft_inline uint64_t run(struct soft_vcpu *v, const struct insn *i, bool fp, voi
 	return ((vec_stub_fn *)i->priv)(dst, src, src2, extra);
 }
 
-soft_inline void op_rm(struct soft_vcpu *v, const struct insn *i, enum unit u, enum where w, bool fp, bool is4)
+/* Check, find rm, and be ready to run: memory comes before MMX state changes. */
+soft_inline const void *operands(struct soft_vcpu *v, const struct insn *i, enum unit u, enum where w)
 {
-	const void *src;
-	void *dst;
+	const void *src = NULL;
 
 	unit_check(v, u);
-	src = rm_source(v, i, w);
-	dst = reg_slot(v, i, u);
-	if (u == MMX)
+	if (w == IN_MEM)
+		src = rm_source(v, i, w);
+	if (u == MMX) {
+		vec_mmx_enter(v);
 		mmx_used(v);
+	}
+	return w == IN_MEM ? src : rm_source(v, i, w);
+}
+
+soft_inline void op_rm(struct soft_vcpu *v, const struct insn *i, enum unit u, enum where w, bool fp, bool is4)
+{
+	const void *src = operands(v, i, u, w);
+	void *dst = reg_slot(v, i, u);
+
 	if (u == AVX)
 		run(v, i, fp, dst, 32, src, v->ymm[i->vvvv],
 		    is4 ? v->ymm[(i->imm >> 4) & (i->mode == MODE_64 ? 15 : 7)] : NULL);
@@ -88,21 +98,15 @@ soft_inline void set_flags(struct soft_vcpu *v, uint64_t stub_result)
 
 soft_inline void op_flags(struct soft_vcpu *v, const struct insn *i, enum unit u, enum where w, bool fp)
 {
-	const void *src;
+	const void *src = operands(v, i, u, w);
 
-	unit_check(v, u);
-	src = rm_source(v, i, w);
 	set_flags(v, run(v, i, fp, v->ymm[i->reg], 0, src, NULL, NULL));
 }
 
 soft_inline void op_gpr(struct soft_vcpu *v, const struct insn *i, enum unit u, enum where w, bool fp)
 {
-	const void *src;
+	const void *src = operands(v, i, u, w);
 
-	unit_check(v, u);
-	src = rm_source(v, i, w);
-	if (u == MMX)
-		mmx_used(v);
 	v->gpr[i->reg] = run(v, i, fp, v->ymm[0], 0, src, NULL, NULL);
 }
 
@@ -165,8 +169,10 @@ soft_inline void op_shift(struct soft_vcpu *v, const struct insn *i, enum unit u
 	void *dst;
 
 	unit_check(v, u);
-	if (u == MMX)
+	if (u == MMX) {
+		vec_mmx_enter(v);
 		mmx_used(v);
+	}
 	dst = u == MMX ? (void *)vec_mm(v, i->rm) : v->ymm[u == AVX ? i->vvvv : i->rm];
 	run(v, i, false, dst, 0, v->ymm[i->rm], NULL, NULL);
 	if (u == MMX)
@@ -175,10 +181,8 @@ soft_inline void op_shift(struct soft_vcpu *v, const struct insn *i, enum unit u
 
 soft_inline void op_string(struct soft_vcpu *v, const struct insn *i, enum unit u, enum where w)
 {
-	const void *src;
+	const void *src = operands(v, i, u, w);
 
-	unit_check(v, u);
-	src = rm_source(v, i, w);
 	set_flags(v, run(v, i, false, v->ymm[i->reg], 0, src, v->gpr, v->ymm[0]));
 }
 
@@ -188,22 +192,18 @@ soft_inline void op_cvt_m(struct soft_vcpu *v, const struct insn *i, enum where 
 	const void *src;
 
 	vec_check_sse(v);
-	if (w == IN_M)
-		vec_mmx_enter(v);
-	src = rm_source(v, i, w);
-	mmx_used(v);
+	src = operands(v, i, w == IN_M ? MMX : SSE, w);
 	run(v, i, true, v->ymm[i->reg], 16, src, NULL, NULL);
 }
 
+/* A floating-point exception still leaves MMX state behind. */
 soft_inline void op_cvt_to_m(struct soft_vcpu *v, const struct insn *i, enum where w)
 {
 	const void *src;
 	uint8_t *mm;
 
 	vec_check_sse(v);
-	vec_mmx_enter(v);
-	src = rm_source(v, i, w);
-	mmx_used(v);
+	src = operands(v, i, MMX, w);
 	mm = vec_mm(v, i->reg);
 	run(v, i, true, mm, 8, src, NULL, NULL);
 	vec_mm_written(mm);

@@ -129,7 +129,7 @@ static void x87_enter_memory(struct soft_vcpu *v, bool waiting)
 		raise_pending(v);
 }
 
-void vec_mmx_enter_slow(struct soft_vcpu *v)
+void vec_mmx_check_slow(struct soft_vcpu *v)
 {
 	if (v->cr0 & (CR0_EM | CR0_TS))
 		vec_deny_mmx(v);
@@ -137,6 +137,10 @@ void vec_mmx_enter_slow(struct soft_vcpu *v)
 		vec_x87_sync(v);
 	if (get16(v->fx + FX_FSW) & FSW_ES)
 		raise_pending(v);
+}
+
+void vec_mmx_enter_slow(struct soft_vcpu *v)
+{
 	top_set(v->fx, 0);
 	v->fx[FX_FTW] = 0xff;
 }
@@ -460,6 +464,7 @@ static void env_read(struct soft_vcpu *v, const struct insn *i, const uint8_t *e
 /* Images of up to 108 bytes go in pieces that mmu_read() and mmu_write() take. */
 static void image_write(struct soft_vcpu *v, const struct insn *i, uint64_t linear, const uint8_t *image, unsigned size)
 {
+	vec_check_alignment(v, linear, i->opsize == 2 ? 2 : 4);
 	mmu_probe_write(v, linear, 64 < size ? 64 : size, i->stack);
 	if (size > 64)
 		mmu_probe_write(v, linear + 64, size - 64, i->stack);
@@ -471,6 +476,7 @@ static void image_write(struct soft_vcpu *v, const struct insn *i, uint64_t line
 
 static void image_read(struct soft_vcpu *v, const struct insn *i, uint64_t linear, uint8_t *image, unsigned size)
 {
+	vec_check_alignment(v, linear, i->opsize == 2 ? 2 : 4);
 	for (unsigned n; size; size -= n, linear += n, image += n) {
 		n = size > 64 ? 64 : size;
 		mmu_read(v, linear, image, n, i->stack);

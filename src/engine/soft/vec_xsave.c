@@ -68,19 +68,25 @@ static struct area area_at(struct soft_vcpu *v, const struct insn *i, unsigned s
 {
 	struct area a = { v, insn_linear(v, i, size, acc), i->mode != MODE_64, i->stack };
 
+	/* FXSAVE and FXRSTOR check for 4 bytes first. */
+	if (align == 16)
+		vec_check_alignment(v, a.linear, 4);
 	if (a.linear & (align - 1))
 		soft_raise(v, EXC_GP, 0);
 	return a;
+}
+
+static uint64_t area_linear(const struct area *a, unsigned at)
+{
+	return a->wrap ? (uint32_t)(a->linear + at) : a->linear + at;
 }
 
 /* [from, to) of the image; both are multiples of 8, and a piece never crosses a page because the area is aligned. */
 static void area_write(const struct area *a, const uint8_t *image, unsigned from, unsigned to)
 {
 	for (unsigned n; from < to; from += n) {
-		uint64_t linear = a->linear + from;
+		uint64_t linear = area_linear(a, from);
 
-		if (a->wrap)
-			linear = (uint32_t)linear;
 		n = 64 - (linear & 63);
 		if (n > to - from)
 			n = to - from;
@@ -91,11 +97,9 @@ static void area_write(const struct area *a, const uint8_t *image, unsigned from
 static void area_read(const struct area *a, uint8_t *image, unsigned from, unsigned to)
 {
 	for (unsigned n; from < to; from += n) {
-		uint64_t linear = a->linear + from;
+		uint64_t linear = area_linear(a, from);
 		struct tlb_entry *t;
 
-		if (a->wrap)
-			linear = (uint32_t)linear;
 		n = 64 - (linear & 63);
 		if (n > to - from)
 			n = to - from;
@@ -128,6 +132,8 @@ static void fxsave(struct soft_vcpu *v, const struct insn *i)
 
 	fx_check(v);
 	a = area_at(v, i, FX_SIZE, 16, ACC_WRITE);
+	/* All 512 bytes must be there, though the last 96 are not touched. */
+	mmu_probe_write(v, area_linear(&a, FX_SIZE - 1), 1, i->stack);
 	x87_settle(v);
 	image_make(v, i, image);
 	/* Without CR4.OSFXSR the SSE part stays away. */
@@ -146,6 +152,7 @@ static void fxrstor(struct soft_vcpu *v, const struct insn *i)
 
 	fx_check(v);
 	a = area_at(v, i, FX_SIZE, 16, ACC_READ);
+	mmu_probe_read(v, area_linear(&a, FX_SIZE - 1), 1, i->stack);
 	area_read(&a, image, 0, FX_XMM_END);
 	if (v->cr4 & CR4_OSFXSR && get32(image + FX_MXCSR) & ~MXCSR_VALID)
 		soft_raise(v, EXC_GP, 0);
@@ -399,7 +406,8 @@ bool vec_xsave_bind(struct soft_engine *e, struct insn *i)
 		unsigned reg = i->reg & 7;
 
 		/* VLDMXCSR, VSTMXCSR: VEX.LZ.0F, no vvvv. */
-		if (i->opcode != 0xae || (reg != 2 && reg != 3) || i->pp || i->vl || i->vvvv || !vec_offers(VEC_AVX))
+		if (i->opcode != 0xae || (reg != 2 && reg != 3) || i->pp || i->vl || !vec_vvvv_unused(i) ||
+		    !vec_offers(VEC_AVX))
 			return false;
 	}
 	fn = i->opcode == 0xae ? group_0fae(i) : group_0fc7(i);

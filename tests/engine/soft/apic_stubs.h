@@ -34,6 +34,14 @@ void soft_wake(struct soft_vcpu *v, uint32_t bits)
 	wakes[v->vcpu.index]++;
 }
 
+void soft_leave(struct soft_vcpu *v)
+{
+}
+
+void soft_enter(struct soft_vcpu *v)
+{
+}
+
 struct soft_slot *soft_slot_find(struct soft_engine *e, uint64_t gpa)
 {
 	return gpa - ram_slot.gpa < ram_slot.size ? &ram_slot : NULL;

@@ -241,6 +241,25 @@ static void code_page_remapped(void **state)
 	assert_int_equal(r->v->gpr[R_BX], 150);
 }
 
+/* The same with a large page, flushed by another address in it. */
+static void large_code_page_remapped(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	rig_put(r, 0x400000, "\xb0\x01\xeb\x00\xc3", 5);
+	rig_put(r, 0x600000, "\xb0\x02\xeb\x00\xc3", 5);
+	*rig_q(r, 0x2000 + 8) = 0x7000 | 3;
+	*rig_q(r, 0x7000) = 0x400000 | 0x83;
+	RIG_BLOB(blob_large, "xor %ebx, %ebx; xor %eax, %eax; mov $50, %ecx; mov $0x40000000, %edx;"
+			     "1: call *%rdx; add %rax, %rbx; movq $0x600083, 0x7000; invlpg 0x123456(%rdx);"
+			     "call *%rdx; add %rax, %rbx; movq $0x400083, 0x7000; invlpg 0x1ff000(%rdx);"
+			     "dec %ecx; jnz 1b; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_large);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_BX], 150);
+}
+
 /* The same bytes are other instructions in another mode. */
 static void mode_is_part_of_the_key(void **state)
 {
@@ -295,13 +314,13 @@ static void cross_modifying(void **state)
 
 	for (unsigned i = 0; i < 4; i++)
 		rig_start(r, i);
-	/* Writer: for n in 1..5000: imm = n; flag = n; wait until all acks = n. */
+	/* Writer: for n in 1..1000: imm = n; flag = n; wait until all acks = n. */
 	RIG_BLOB(blob_writer, "xor %ebx, %ebx; 1: inc %ebx; mov %ebx, 0x12001; mov %ebx, 0x300000;"
 			      "2: pause; cmp %ebx, 0x300040; jne 2b; 3: pause; cmp %ebx, 0x300080; jne 3b;"
-			      "cmp $5000, %ebx; jb 1b; out %al, $0xf4");
+			      "cmp $1000, %ebx; jb 1b; out %al, $0xf4");
 	RIG_BLOB(blob_reader, "xor %ebx, %ebx; 1: inc %ebx; 2: pause; cmp %ebx, 0x300000; jne 2b;"
 			      "push %rbx; xor %eax, %eax; cpuid; pop %rbx; mov $0x12000, %edx; call *%rdx; cmp %ebx, %eax; je 3f;"
-			      "incl 0x3000c0; 3: mov %ebx, (%rdi); cmp $5000, %ebx; jb 1b; out %al, $0xf4");
+			      "incl 0x3000c0; 3: mov %ebx, (%rdi); cmp $1000, %ebx; jb 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_writer);
 	rig_load(r, RIG_CODE + 0x1000, blob_reader);
 	rig_put(r, 0x12000, "\xb8\0\0\0\0\xc3", 6); /* mov $n, %eax; ret */
@@ -316,7 +335,38 @@ static void cross_modifying(void **state)
 	for (unsigned i = 0; i < 3; i++)
 		pthread_join(thread[i], NULL);
 	assert_int_equal(*rig_d(r, RIG_DATA + 0xc0), 0);
-	assert_int_equal(*rig_d(r, RIG_DATA), 5000);
+	assert_int_equal(*rig_d(r, RIG_DATA), 1000);
+}
+
+/* Code that is written between being read and being published is read again. */
+static void publish_race(void **state)
+{
+	struct rig *r = *state;
+	struct block *b = r->v->blocks->build, *out = NULL;
+	struct page_code *p[2] = { NULL, NULL };
+	uint32_t gen[2] = { 0, 0 };
+
+	for (unsigned written = 0; written < 3; written++) {
+		p[0] = page_code_begin(r->e, 0x400100, &gen[0]);
+		assert_non_null(p[0]);
+		page_code_mark(p[0], 0x100, 15);
+		memset(b, 0, sizeof(*b) + sizeof(struct insn));
+		b->gpa = 0x400100;
+		b->gpa2 = BLOCK_ONE_PAGE;
+		b->bytes = 3;
+		b->n = b->count = 1;
+		b->key = MODE_64;
+		if (written == 0)
+			engine_written(r->engine, 0x400101, 1);
+		if (written == 1)
+			engine_written(r->engine, 0x400200, 64); /* elsewhere in the page */
+		assert_int_equal(block_publish(r->v, b, p, gen, &out), written == 0 ? PUBLISH_RACED : PUBLISHED);
+	}
+	assert_ptr_equal(block_find(r->e, 0x400100, BLOCK_ONE_PAGE, MODE_64), out);
+	engine_written(r->engine, 0x400103, 1); /* just behind it */
+	assert_ptr_equal(block_find(r->e, 0x400100, BLOCK_ONE_PAGE, MODE_64), out);
+	engine_written(r->engine, 0x400102, 1);
+	assert_null(block_find(r->e, 0x400100, BLOCK_ONE_PAGE, MODE_64));
 }
 
 /* ---- The cache ----------------------------------------------------------- */
@@ -418,8 +468,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(own_block), T(own_block_stores), T(aliased), T(data_beside_code), T(flag_goes_away), T(second_page_remapped),
-		T(second_page_written), T(same_frame_twice), T(second_page_absent), T(code_page_remapped),
-		T(mode_is_part_of_the_key), T(dma_breaks_a_loop), T(cross_modifying), T(cache_full), T(cache_full_smp),
+		T(second_page_written), T(same_frame_twice), T(second_page_absent), T(code_page_remapped), T(large_code_page_remapped),
+		T(mode_is_part_of_the_key), T(dma_breaks_a_loop), T(cross_modifying), T(publish_race), T(cache_full), T(cache_full_smp),
 		T(flushed_while_running),
 	};
 

@@ -92,7 +92,7 @@ static void priorities(void **state)
 	assert_int_equal(lapic_ack(cpus[0]), 0x71);
 	assert_int_equal(rd(0, 0xa0), 0x70);
 	assert_int_equal(lapic_pending(cpus[0]), -1); /* 0x51 is not above the one in service */
-	soft_msi(&engine->engine, BASE, 0x7f);        /* nor is one of the same class */
+	soft_msi(&engine->engine, BASE, 0x7f);	      /* nor is one of the same class */
 	assert_int_equal(lapic_pending(cpus[0]), -1);
 	soft_msi(&engine->engine, BASE, 0x80);
 	assert_int_equal(lapic_ack(cpus[0]), 0x80);
@@ -297,7 +297,7 @@ static void software_disable(void **state)
 static void errors(void **state)
 {
 	wr(0, 0x370, 0xfe);
-	wr(0, 0x300, 0x0f); /* send illegal vector */
+	wr(0, 0x300, 0x0f);		   /* send illegal vector */
 	assert_int_equal(rd(0, 0x280), 0); /* visible after a write only */
 	wr(0, 0x280, 0);
 	assert_int_equal(rd(0, 0x280), 0x20);
@@ -357,9 +357,11 @@ static void x2apic_faults(void **state)
 		uint16_t off;
 		uint64_t value;
 	} bad[] = {
-		{ 0x20, 0 }, { 0x30, 0 }, { 0xa0, 0 }, { 0xd0, 0 }, { 0xe0, 0 }, { 0x100, 0 }, { 0x280, 1 }, { 0xb0, 1 },
-		{ 0x80, 0x100 }, { 0xf0, 0x1000 }, { 0x310, 0 }, { 0x300, 0x100000 }, { 0x320, 0x80000 }, { 0x380, 1ull << 32 },
-		{ 0x3e0, 4 }, { 0x3f0, 0x100 }, { 0x390, 0 }, { 0x2f0, 0 }, { 0x400, 0 }, { 0x370, 0x100 }, { 0x350, 1ull << 40 },
+		{ 0x20, 0 },	       { 0x30, 0 },	    { 0xa0, 0 },	{ 0xd0, 0 },	       { 0xe0, 0 },
+		{ 0x100, 0 },	       { 0x280, 1 },	    { 0xb0, 1 },	{ 0x80, 0x100 },       { 0xf0, 0x1000 },
+		{ 0x310, 0 },	       { 0x300, 0x100000 }, { 0x320, 0x80000 }, { 0x380, 1ull << 32 }, { 0x3e0, 4 },
+		{ 0x3f0, 0x100 },      { 0x390, 0 },	    { 0x2f0, 0 },	{ 0x400, 0 },	       { 0x370, 0x100 },
+		{ 0x350, 1ull << 40 },
 	};
 	static const uint16_t unreadable[] = { 0xb0, 0x3f0, 0xe0, 0x310, 0x90, 0xc0, 0x2f0, 0x3d0, 0x400, 0x000 };
 	uint64_t value;
@@ -389,7 +391,7 @@ static void extint(void **state)
 	assert_int_equal(lapic_pending(cpus[1]), -1);
 	assert_int_equal(lapic_ack(cpus[0]), 0x08);
 	assert_int_equal(rd(0, 0x100), 0); /* not in service at the APIC */
-	pic_vector = -1;                   /* withdrawn: the APIC's own comes */
+	pic_vector = -1;		   /* withdrawn: the APIC's own comes */
 	assert_int_equal(lapic_ack(cpus[0]), 0xe0);
 	soft_set_extint(&engine->engine, false);
 	assert_int_equal(lapic_pending(cpus[0]), -1);
@@ -408,7 +410,7 @@ static void lint0_fixed_level(void **state)
 	soft_set_extint(&engine->engine, true);
 	assert_int_equal(lapic_ack(cpus[0]), 0x66);
 	assert_int_equal(rd(0, 0x350), 0xc066); /* remote IRR */
-	wr(0, 0xb0, 0);                         /* still asserted: again */
+	wr(0, 0xb0, 0);				/* still asserted: again */
 	assert_int_equal(lapic_ack(cpus[0]), 0x66);
 	soft_set_extint(&engine->engine, false);
 	wr(0, 0xb0, 0);
@@ -522,10 +524,11 @@ static void state_round_trip(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(reset_values), TEST(priorities), TEST(message_bits), TEST(logical_flat), TEST(logical_cluster),
-		TEST(logical_x2apic), TEST(shorthands), TEST(init_sipi), TEST(lowest_priority), TEST(level_eoi),
-		TEST(software_disable), TEST(errors), TEST(mmio_shape), TEST(base_transitions), TEST(x2apic_faults),
-		TEST(extint), TEST(lint0_fixed_level), TEST(pv_eoi), TEST(state_round_trip),
+		TEST(reset_values),	 TEST(priorities),	 TEST(message_bits),	 TEST(logical_flat),
+		TEST(logical_cluster),	 TEST(logical_x2apic),	 TEST(shorthands),	 TEST(init_sipi),
+		TEST(lowest_priority),	 TEST(level_eoi),	 TEST(software_disable), TEST(errors),
+		TEST(mmio_shape),	 TEST(base_transitions), TEST(x2apic_faults),	 TEST(extint),
+		TEST(lint0_fixed_level), TEST(pv_eoi),		 TEST(state_round_trip),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -492,6 +492,27 @@ static void flush_large(void **state)
 	mmu_flush_page(r->v, (LINEAR & ~0x1fffffull) + 0x123456);
 	assert_int_equal(frame_seen(r, LINEAR & ~0x1fffffull), 2);
 	assert_int_equal(frame_seen(r, (LINEAR & ~0x1fffffull) + 0x5000), 4);
+	/* 1 GiB */
+	path_long(r, LINEAR, 0);
+	*rig_q(r, 0x2000) = 0 | P | RW | PS;
+	mmu_flush_all(r->v);
+	*rig_q(r, 0) = 5;
+	assert_int_equal(frame_seen(r, DATA), 1);
+	*rig_q(r, 0x2000) = 0x3000 | P | RW;
+	*rig_q(r, 0x3000 + 8 * (DATA >> 21)) = DATA2 | P | RW | PS;
+	mmu_flush_page(r->v, 0x3f000000);
+	assert_int_equal(frame_seen(r, DATA), 2);
+	/* 4 MiB, the other half of it named; then the neighbour that must stay cached */
+	*rig_d(r, 0x1004) = DATA | P | RW | PS;
+	*rig_d(r, 0x1008) = DATA | P | RW | PS;
+	rig_mode(r->v, RIG_32, 0x1000, CR4_PSE, 0);
+	assert_int_equal(frame_seen(r, 0x400000), 1);
+	assert_int_equal(frame_seen(r, 0x800000), 1);
+	*rig_d(r, 0x1004) = 0x1000000 | P | RW | PS;
+	*rig_d(r, 0x1008) = 0x1000000 | P | RW | PS;
+	mmu_flush_page(r->v, 0x700000);
+	assert_int_equal(frame_seen(r, 0x400000), 0);
+	assert_int_equal(frame_seen(r, 0x800000), 1);
 }
 
 static void pcids(void **state)
@@ -547,6 +568,20 @@ static void pcids(void **state)
 	cr3 = 0x1007;
 	rig_call(v, set_cr3, &cr3);
 	assert_int_equal(frame_seen(r, LINEAR), 2);
+	/* Also behind the first level, which another page of the same index takes from it. */
+	path_long(r, LINEAR + 0x200000, DATA2 | P | RW);
+	cr3 = 0x1009;
+	rig_call(v, set_cr3, &cr3);
+	frame_seen(r, LINEAR);
+	frame_seen(r, LINEAR + 0x200000);
+	*rig_q(r, leaf) = DATA | P | RW | G;
+	cr3 = 0x100a;
+	rig_call(v, set_cr3, &cr3);
+	frame_seen(r, LINEAR + 0x200000);
+	assert_true(tlb_at(v, LINEAR)->rtag != LINEAR);
+	before = v->stats.tlb_misses;
+	assert_int_equal(frame_seen(r, LINEAR), 2);
+	assert_int_equal(v->stats.tlb_misses, before);
 	/* Bit 63 without CR4.PCIDE, and bits past MAXPHYADDR, are #GP. */
 	cr3 = 0x1007 | 1ull << 40;
 	assert_int_equal(rig_call(v, set_cr3, &cr3).vector, EXC_GP);

@@ -30,11 +30,11 @@
 #define PML4 0x70000u
 #define PDPT 0x71000u
 #define PD 0x72000u /* four */
-#define GONE 0x200000u /* a 2 MiB page that is not mapped */
+#define HIGH 0xffffff8000000000ull /* the same memory once more */
 
 /* Selectors, as the machine code below has them in figures */
 enum { CODE32 = 0x08, DATA32 = 0x10, CODE64 = 0x18, CODE16 = 0x20, DATA16 = 0x28, UCODE32 = 0x30, UDATA = 0x38, UCODE64 = 0x40,
-       SEL_TSS32 = 0x48, SEL_TSS64 = 0x50 };
+       SEL_TSS32 = 0x48, SEL_TSS64 = 0x50, SEL_GATE = 0x60, GDT_END = 0x70 };
 
 /* clang-format off */
 asm("	.pushsection .rodata, \"a\"\n"
@@ -260,6 +260,11 @@ asm("	.pushsection .rodata, \"a\"\n"
 "	movl %eax, %ss\n"
 "	movl %eax, %ds\n"
 	SAY("k")
+/* A 64-bit call gate whose code lies high */
+"	movl $0x60000, %esp\n"
+"	lcall $0x60, $0\n"
+"	movl %esp, %eax\n"
+	TELL
 "	movl %cr0, %eax\n"
 "	andl $0x7fffffff, %eax\n"
 "	movl %eax, %cr0\n"
@@ -306,6 +311,11 @@ asm("	.pushsection .rodata, \"a\"\n"
 "modes_db:\n"
 "	incl %ebp\n"
 "	iretq\n"
+"modes_gate:\n"
+"	leaq 0(%rip), %rax\n"
+"	shrq $32, %rax\n"
+	TELL
+"	lretq\n"
 "modes_msi:\n"
 "	incl %ebp\n"
 "	movl $0xfee000b0, %eax\n"
@@ -325,7 +335,7 @@ asm("	.pushsection .rodata, \"a\"\n"
 /* clang-format on */
 
 extern const uint8_t modes_start[], modes_end[], modes_ivt21[], modes_int30[], modes_int31[], modes_int32[], modes_ud[],
-	modes_int40[], modes_pf[], modes_db[], modes_msi[], modes_bad[];
+	modes_int40[], modes_pf[], modes_db[], modes_gate[], modes_msi[], modes_bad[];
 
 static uint8_t *ram;
 static struct engine *engine;
@@ -381,7 +391,9 @@ static void build_machine(void)
 	descriptor(UCODE64, 0, 0xfffff, 0xfa, 0xa);
 	descriptor(SEL_TSS32, TSS32, 0x2fff, 0x89, 0);
 	descriptor(SEL_TSS64, TSS64, 0x67, 0x89, 0);
-	poke(0x600, 0x5f, 2);
+	gate(GDT + SEL_GATE, CODE64, modes_gate, 0x8c, 0);
+	poke(GDT + SEL_GATE + 8, HIGH >> 32, 8);
+	poke(0x600, GDT_END - 1, 2);
 	poke(0x602, GDT, 4);
 	poke(0x608, 0x7ff, 2);
 	poke(0x60a, IDT32, 4);
@@ -408,6 +420,7 @@ static void build_machine(void)
 	poke(TSS64 + 0x2c, 0x64000, 8);
 	/* 4 GiB by 2 MiB, for everybody; one page missing, the next read-only */
 	poke(PML4, PDPT | 7, 8);
+	poke(PML4 + 511 * 8, PDPT | 7, 8);
 	for (unsigned n = 0; n < 4; n++)
 		poke(PDPT + n * 8, (PD + n * 0x1000) | 7, 8);
 	for (unsigned n = 0; n < 2048; n++)
@@ -428,7 +441,7 @@ static const struct said expected[] = {
 	B('i'), D(0), D(0x200123), B('i'), D(2), D(0x3ffeff),
 	D(5), D(1), D(0xffff0ff1 | 0x4000),
 	B('j'), D(1),
-	B('k'), D(0x101), B('a'), B('K'),
+	B('k'), D(0xffffff80), D(0x60000), D(0x101), B('a'), B('K'),
 };
 
 static void check_log(void)

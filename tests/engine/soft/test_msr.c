@@ -36,18 +36,22 @@ static bool wr(uint32_t index, uint64_t value)
 static void present(void **state)
 {
 	static const uint32_t always[] = {
-		0x0, 0x1, 0x10, 0x1b, 0x3b, 0x8b, 0xfe, 0x174, 0x175, 0x176, 0x179, 0x17a, 0x17b, 0x1a0, 0x1d9, 0x200, 0x20f, 0x250,
-		0x258, 0x259, 0x268, 0x26f, 0x277, 0x2ff, 0x400, 0x427, 0x6e0, 0x4b564d00, 0x4b564d01, 0x4b564d04, 0x11, 0x12,
-		0xc0000080, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103,
+		0x0,	    0x1,	0x10,	    0x1b,	0x3b,	    0x8b,	0xfe,
+		0x174,	    0x175,	0x176,	    0x179,	0x17a,	    0x17b,	0x1a0,
+		0x1d9,	    0x200,	0x20f,	    0x250,	0x258,	    0x259,	0x268,
+		0x26f,	    0x277,	0x2ff,	    0x400,	0x427,	    0x6e0,	0x4b564d00,
+		0x4b564d01, 0x4b564d04, 0x11,	    0x12,	0xc0000080, 0xc0000081, 0xc0000082,
+		0xc0000083, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103,
 	};
-	static const uint32_t intel[] = { 0x17, 0x2a, 0x2c, 0x34, 0x3a, 0xc1, 0xc8, 0xce, 0x140, 0x186, 0x198, 0x199, 0x19c, 0x1a2,
-					  0x1fc, 0x309, 0x38d, 0x390, 0x606, 0x611, 0x641 };
-	static const uint32_t amd[] = { 0xc0010000, 0xc0010007, 0xc0010010, 0xc0010015, 0xc001001f, 0xc0010055, 0xc0010058, 0xc0010061,
-					0xc001006b, 0xc0010112, 0xc0010114, 0xc0010140, 0xc0010141, 0xc0010200, 0xc001020b, 0xc0011029,
-					0xc0011022 };
-	static const uint32_t absent[] = { 0x2, 0x13, 0x210, 0x251, 0x25a, 0x270, 0x428, 0x480, 0x48, 0x10a, 0x4b564d02, 0x4b564d03,
-					   0x4b564d05, 0x40000000, 0x40000001, 0xc0000104, 0xc0010117, 0xda0, 0xd90, 0x801, 0xffffffff,
-					   0xc001ffff, 0xc1 + 8, 0x77777777 };
+	static const uint32_t intel[] = { 0x17,	 0x2a,	0x2c,  0x34,  0x3a,  0xc1,  0xc8,  0xce,  0x140, 0x186, 0x198,
+					  0x199, 0x19c, 0x1a2, 0x1fc, 0x309, 0x38d, 0x390, 0x606, 0x611, 0x641 };
+	static const uint32_t amd[] = { 0xc0010000, 0xc0010007, 0xc0010010, 0xc0010015, 0xc001001f, 0xc0010055,
+					0xc0010058, 0xc0010061, 0xc001006b, 0xc0010112, 0xc0010114, 0xc0010140,
+					0xc0010141, 0xc0010200, 0xc001020b, 0xc0011029, 0xc0011022 };
+	static const uint32_t absent[] = { 0x2,	       0x13,	   0x210,      0x251,	   0x25a,      0x270,
+					   0x428,      0x480,	   0x48,       0x10a,	   0x4b564d02, 0x4b564d03,
+					   0x4b564d05, 0x40000000, 0x40000001, 0xc0000104, 0xc0010117, 0xda0,
+					   0xd90,      0x801,	   0xffffffff, 0xc001ffff, 0xc1 + 8,   0x77777777 };
 
 	for (int vendor = 0; vendor < 2; vendor++) {
 		cpuid_intel = vendor;
@@ -69,7 +73,9 @@ static void present(void **state)
 
 static void fields(void **state)
 {
-	static const uint32_t addresses[] = { 0x175, 0x176, 0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102 };
+	static const uint32_t addresses[] = {
+		0x175, 0x176, 0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102
+	};
 
 	for (unsigned n = 0; n < sizeof(addresses) / 4; n++) {
 		assert_true(wr(addresses[n], 0xffff800000001000 + n));
@@ -214,7 +220,8 @@ static uint64_t guest_clock(struct soft_vcpu *v, const uint8_t *page)
 
 static void kvmclock(void **state)
 {
-	static const uint32_t rates[] = { 1, 50000, 999999, 1000000, 1000001, 1999999, 2000000, 2000001, 2445000, 3800123, 9000000 };
+	static const uint32_t rates[] = { 1,	   50000,   999999,  1000000, 1000001, 1999999,
+					  2000000, 2000001, 2445000, 3800123, 9000000 };
 	uint8_t *page = ram + 0x100;
 	uint32_t version;
 	uint64_t a, b;
@@ -302,7 +309,7 @@ static void restore_clock(void **state)
 	for (unsigned n = 0; n < STUB_CPUS; n++)
 		soft_tsc_restore(cpus[n], tsc[n]);
 	assert_true(guest_clock(cpus[0], ram + 0x100) - clock < 20000000); /* it did not see the stop */
-	engine->probing = false;                                          /* by itself, each vCPU is set exactly */
+	engine->probing = false;					   /* by itself, each vCPU is set exactly */
 	for (unsigned n = 0; n < STUB_CPUS; n++)
 		soft_tsc_restore(cpus[n], tsc[n]);
 	for (unsigned n = 1; n < STUB_CPUS; n++)
@@ -321,8 +328,9 @@ static void restore_clock(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(present), TEST(fields), TEST(efer), TEST(mtrr_pat), TEST(mce), TEST(speculation), TEST(feature_control), TEST(tsc),
-		TEST(kvmclock), TEST(wall_clock), TEST(restore_clock),
+		TEST(present),	     TEST(fields),	    TEST(efer), TEST(mtrr_pat), TEST(mce),
+		TEST(speculation),   TEST(feature_control), TEST(tsc),	TEST(kvmclock), TEST(wall_clock),
+		TEST(restore_clock),
 	};
 
 	log_set_level(LOG_ERROR);

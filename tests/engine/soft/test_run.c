@@ -483,14 +483,14 @@ static void atomics_split(void **state)
 	uint64_t value;
 
 	start_all(r, 4);
-	RIG_BLOB(blob_split, "mov $3000, %ecx; 1: lock incq 0x300ffd; mov $2, %eax; lock xadd %eax, 0x301ffe; dec %ecx; jnz 1b; "
+	RIG_BLOB(blob_split, "mov $20000, %ecx; 1: lock incq 0x300ffd; mov $2, %eax; lock xadd %eax, 0x301ffe; dec %ecx; jnz 1b; "
 			     "out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_split);
 	run_all(r, 4, NULL);
 	memcpy(&value, r->ram + 0x300ffd, 8);
-	assert_int_equal(value, 12000);
+	assert_int_equal(value, 80000);
 	memcpy(&value, r->ram + 0x301ffe, 4);
-	assert_int_equal((uint32_t)value, 24000);
+	assert_int_equal((uint32_t)value, 160000);
 }
 
 /* Slots come and go under running vCPUs: each store lands in the old or the new memory, none in memory that is gone. */

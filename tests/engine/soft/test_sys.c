@@ -673,6 +673,9 @@ static void test_other_crs(void **state)
 	v->gpr[R_CX] = 1;
 	assert_done(RUN(0x0f, 0x01, 0xd0));
 	assert_int_equal(v->gpr[R_AX], 5); /* XINUSE of the stub */
+	assert_fault(RUN(0x66, 0x0f, 0x01, 0xd0), EXC_UD, 0);
+	assert_fault(RUN(0xf3, 0x0f, 0x01, 0xd1), EXC_UD, 0);
+	assert_fault(RUN(0xf2, 0x0f, 0x01, 0xcb), EXC_UD, 0);
 	for (unsigned bad = 0; bad < 4; bad++) {
 		static const uint8_t values[] = { 6, 5, 0, 0xf };
 
@@ -711,6 +714,8 @@ static void test_drs(void **state)
 	assert_fault(RUN(0x44, 0x0f, 0x21, 0xc1), EXC_UD, 0); /* DR8 */
 	cpu(LONG, 3);
 	assert_fault(RUN(0x0f, 0x21, 0xc1), EXC_GP, 0);
+	v->cr4 |= CR4_DE;
+	assert_fault(RUN(0x0f, 0x21, 0xe1), EXC_GP, 0); /* privilege comes before DR4 */
 	/* DR7 with a data breakpoint: every access goes the slow way */
 	cpu(LONG, 0);
 	v->gpr[R_AX] = 1 | 1 << 16;

@@ -280,8 +280,8 @@ static void idle(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(one_shot), TEST(divide), TEST(periodic), TEST(masked), TEST(tsc_deadline), TEST(several), TEST(restore),
-		TEST(idle),
+		TEST(one_shot),	    TEST(divide),  TEST(periodic), TEST(masked),
+		TEST(tsc_deadline), TEST(several), TEST(restore),  TEST(idle),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

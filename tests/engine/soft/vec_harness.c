@@ -337,6 +337,10 @@ void soft_raise_pf(struct soft_vcpu *v, uint64_t linear, uint32_t error)
 
 static void mmu_check(struct soft_vcpu *v, uint64_t linear, unsigned size)
 {
+	unsigned align = size == 10 ? 8 : size <= 8 && !(size & (size - 1)) ? size : 1;
+
+	if (v->ac_check && linear & (align - 1))
+		soft_raise(v, EXC_AC, 0);
 	/* As if device memory had been reached and foreign code run. */
 	if (rnd() & 1)
 		vec_sync(v);

@@ -1,456 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Cases from numbers. Instructions are drawn by encoding, not from a list of
- * mnemonics: prefixes, an opcode of a weighted map, ModRM and the rest at
- * random. The decoder then tells where the memory operand is, and registers or
- * the displacement are chosen so that it mostly falls into a window, at its
- * edges more often than chance would.
+ * Cases from numbers. The bytes come from gen_insn.c; the decoder then tells
+ * where the memory operand is, and registers or the displacement are chosen so
+ * that it mostly falls into a window, at its edges more often than chance would.
  */
-#include "diff.h"
+#include "gen.h"
 
-struct rng {
-	uint64_t s;
-};
-
-/* splitmix64 */
-static uint64_t rnd(struct rng *r)
-{
-	uint64_t z = (r->s += 0x9e3779b97f4a7c15);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-	return z ^ (z >> 31);
-}
-
-static unsigned below(struct rng *r, unsigned n)
-{
-	return (unsigned)(((rnd(r) >> 32) * n) >> 32);
-}
-
-static bool chance(struct rng *r, unsigned percent)
-{
-	return below(r, 100) < percent;
-}
-
-/* ---- Values -------------------------------------------------------------- */
-
-static uint64_t edge_int(struct rng *r)
-{
-	static const uint64_t edges[] = {
-		0, 1, 2, UINT64_MAX, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff,
-		0x100000000, 0xffffffff80000000, 0x7fffffffffffffff, 0x8000000000000000, 0x5555555555555555, 0xaaaaaaaaaaaaaaaa,
-		0x99, 0x9999, 0x0f, 0xf0,
-	};
-	uint64_t v = edges[below(r, sizeof(edges) / sizeof(edges[0]))];
-
-	return chance(r, 20) ? v + below(r, 3) - 1 : v;
-}
-
-/* An address for an access of about `size` bytes. */
-static uint64_t address(struct rng *r, unsigned size, bool wide)
-{
-	unsigned pick = below(r, 100);
-	uint64_t a;
-
-	if (pick < 76) {
-		a = DATA_BASE + below(r, DATA_RW_PAGES * PAGE - 64);
-		return chance(r, 65) ? a & ~(uint64_t)(size - 1) : a;
-	}
-	if (pick < 81)
-		return DATA_BASE + PAGE - below(r, size + 2);            /* page crossing, both writable */
-	if (pick < 85)
-		return DATA_BASE - below(r, size + 2);                   /* the first byte may be unmapped */
-	if (pick < 89)
-		return DATA_RO_BASE - below(r, size + 2);                /* into read-only */
-	if (pick < 92) {
-		a = DATA_RO_BASE + below(r, PAGE - 64);
-		return chance(r, 65) ? a & ~(uint64_t)(size - 1) : a;
-	}
-	if (pick < 94)
-		return DATA_RO_BASE + PAGE - below(r, size + 2);         /* out of read-only */
-	if (pick < 95)
-		return CODE_BASE + below(r, CODE_PAGES * PAGE);
-	if (pick < 96)
-		return STACK_BASE + PAGE - below(r, size + 2);
-	if (pick < 97 || !wide)
-		return 0x10000 + below(r, 0x10000000);                   /* unmapped */
-	switch (below(r, 5)) {
-	case 0:
-		return 0x0000800000000000 - below(r, size + 2);          /* edge of the hole */
-	case 1:
-		return 0xffff800000000000 - below(r, size + 2);
-	case 2:
-		return 0xffffffffffffff80 + below(r, 128);               /* wraps */
-	case 3:
-		return 0xffff888000000000 | (rnd(r) & 0xfffffffff);      /* the kernel's */
-	default:
-		return rnd(r) | 1ull << 50;                              /* mostly in the hole */
-	}
-}
-
-static uint64_t value(struct rng *r, bool wide)
-{
-	switch (below(r, 10)) {
-	case 0: case 1:
-		return edge_int(r);
-	case 2:
-		return below(r, 65);
-	case 3:
-		return 1ull << below(r, 64);
-	case 4:
-		return (uint64_t)(int64_t)(int32_t)rnd(r);
-	case 5: case 6:
-		return address(r, 8, wide);
-	default:
-		return rnd(r);
-	}
-}
-
-static uint32_t float32(struct rng *r)
-{
-	static const uint32_t edges[] = {
-		0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000, 0x7f800001, 0xff812345,
-		0x00000001, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x4f000000, 0xcf000000, 0x5f000000, 0x3f000000,
-		0x4b000000, 0x3fc00000, 0x34000000,
-	};
-
-	switch (below(r, 4)) {
-	case 0:
-		return edges[below(r, sizeof(edges) / sizeof(edges[0]))];
-	case 1:
-		return (uint32_t)rnd(r);
-	case 2: /* near one another: sums cancel, products stay finite */
-		return 0x3f000000 + below(r, 0x03000000) + (below(r, 2) << 31);
-	default: {
-		float f = (float)((int)below(r, 2000) - 1000);
-		uint32_t bits;
-
-		memcpy(&bits, &f, 4);
-		return bits;
-	}
-	}
-}
-
-static uint64_t float64(struct rng *r)
-{
-	static const uint64_t edges[] = {
-		0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-		0x7ff8000000000000, 0xfff8000000000000, 0x7ff0000000000001, 0xfff0000012345678, 1, 0x8000000000000001,
-		0x000fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff, 0xffefffffffffffff, 0x41dfffffffc00000, 0x41e0000000000000,
-		0xc1e0000000000000, 0x43e0000000000000, 0xc3e0000000000000, 0x3fe0000000000000, 0x36a0000000000000, 0x47efffffe0000000,
-		0x3810000000000000, 0x47f0000000000000,
-	};
-
-	switch (below(r, 4)) {
-	case 0:
-		return edges[below(r, sizeof(edges) / sizeof(edges[0]))];
-	case 1:
-		return rnd(r);
-	case 2:
-		return 0x3fe0000000000000 + (rnd(r) & 0x007fffffffffffff) + ((uint64_t)below(r, 2) << 63);
-	default: {
-		double f = (double)((int)below(r, 200000) - 100000) / (1 << below(r, 8));
-		uint64_t bits;
-
-		memcpy(&bits, &f, 8);
-		return bits;
-	}
-	}
-}
-
-/* Also the encodings that no operation produces: unnormals, pseudo-denormals, pseudo-infinities, pseudo-NaNs. */
-static void float80(struct rng *r, uint8_t *p)
-{
-	static const struct {
-		uint16_t exp;
-		uint64_t mant;
-	} edges[] = {
-		{ 0, 0 }, { 0, 1 }, { 0, 0x8000000000000000 }, { 0, 0x7fffffffffffffff }, { 1, 0x8000000000000000 },
-		{ 0x3fff, 0x8000000000000000 }, { 0x4000, 0xc90fdaa22168c235 }, { 0x3ffe, 0x8000000000000000 }, { 0x7ffe, UINT64_MAX },
-		{ 0x7fff, 0x8000000000000000 }, { 0x7fff, 0xc000000000000000 }, { 0x7fff, 0x8000000000000001 }, { 0x7fff, 0xdeadbeefdeadbeef },
-		{ 0x7fff, 0 }, { 0x7fff, 1 }, { 0x3fff, 0x4000000000000000 }, { 0x403e, 0x8000000000000000 }, { 0x401e, 0xfffffffe00000000 },
-		{ 0x403a, 0xde0b6b3a763fffff }, { 0x3c01, 0x8000000000000000 }, { 0x43fe, 0xfffffffffffff800 }, { 0x3f81, 0x8000000000000000 },
-	};
-	uint16_t exp;
-	uint64_t mant;
-
-	switch (below(r, 4)) {
-	case 0: {
-		unsigned n = below(r, sizeof(edges) / sizeof(edges[0]));
-
-		exp = edges[n].exp;
-		mant = edges[n].mant;
-		break;
-	}
-	case 1:
-		exp = (uint16_t)rnd(r);
-		mant = rnd(r) | (chance(r, 90) ? 1ull << 63 : 0);
-		break;
-	case 2: {
-		long double f = (long double)((int)below(r, 200000) - 100000) / (1 << below(r, 8));
-
-		memcpy(p, &f, 10);
-		return;
-	}
-	default:
-		exp = 0x3fff - 40 + below(r, 110);
-		mant = rnd(r) | 1ull << 63;
-		break;
-	}
-	exp = (exp & 0x7fff) | (uint16_t)(below(r, 2) << 15);
-	memcpy(p, &mant, 8);
-	memcpy(p + 8, &exp, 2);
-}
-
-/* 64 bytes of one kind. */
-static void lanes(struct rng *r, uint8_t *p, unsigned bytes)
-{
-	unsigned kind = below(r, 8);
-
-	for (unsigned at = 0; at < bytes; at += 8) {
-		uint64_t v;
-
-		switch (kind) {
-		case 0: case 1:
-			v = rnd(r);
-			break;
-		case 2: case 3:
-			v = float32(r) | (uint64_t)float32(r) << 32;
-			break;
-		case 4: case 5:
-			v = float64(r);
-			break;
-		case 6:
-			v = edge_int(r);
-			break;
-		default:
-			v = rnd(r) & rnd(r) & rnd(r) & 0x1f1f1f1f1f1f1f1f;
-			break;
-		}
-		memcpy(p + at, &v, bytes - at < 8 ? bytes - at : 8);
-	}
-}
-
-void diff_template(uint64_t seed, uint8_t *image)
-{
-	struct rng r = { seed * 0x2545f4914f6cdd1d + 1 };
-
-	for (unsigned at = 0; at < IMAGE_PAGES * PAGE; at += 64) {
-		if (chance(&r, 15))
-			memset(image + at, below(&r, 2) ? 0xff : 0, 64);
-		else
-			lanes(&r, image + at, 64);
-	}
-}
-
-/* ---- Instructions -------------------------------------------------------- */
-
-struct bytes {
-	uint8_t b[32];
-	unsigned n;
-};
-
-static void emit(struct bytes *b, unsigned byte)
-{
-	if (b->n < sizeof(b->b))
-		b->b[b->n++] = (uint8_t)byte;
-}
-
-static unsigned one_of(struct rng *r, const char *list, unsigned n)
-{
-	return (uint8_t)list[below(r, n)];
-}
-#define ONE_OF(r, s) one_of(r, s, sizeof(s) - 1)
-
-static void legacy_prefixes(struct rng *r, struct bytes *b, unsigned mandatory_percent)
-{
-	if (chance(r, 1))
-		for (unsigned n = below(r, 14); n; n--)
-			emit(b, chance(r, 50) ? 0x2e : ONE_OF(r, "\x66\x67\xf2\xf3\x26\x3e"));
-	if (chance(r, 8))
-		emit(b, ONE_OF(r, "\x64\x65\x64\x65\x64\x65\x26\x2e\x36\x3e"));
-	if (chance(r, 6))
-		emit(b, 0x67);
-	if (chance(r, 3))
-		emit(b, 0xf0);
-	if (chance(r, mandatory_percent))
-		emit(b, ONE_OF(r, "\x66\x66\xf2\xf3"));
-	if (chance(r, 2))
-		emit(b, ONE_OF(r, "\x66\x66\xf2\xf3"));
-}
-
-static void modrm_and_rest(struct rng *r, struct bytes *b)
-{
-	unsigned mod = chance(r, 40) ? 3 : below(r, 3);
-
-	emit(b, mod << 6 | below(r, 64));
-	/* What follows may be SIB, displacement, immediate: small bytes are as likely as any. */
-	while (b->n < sizeof(b->b))
-		emit(b, chance(r, 30) ? below(r, 72) : (unsigned)rnd(r));
-}
-
-static void gen_int(struct rng *r, struct bytes *b, unsigned mode)
-{
-	unsigned map = below(r, 100);
-
-	if (map < 8) { /* VEX: BMI */
-		unsigned rxb = mode == MODE_64 ? below(r, 8) << 5 : 0xe0;
-
-		emit(b, 0xc4);
-		if (chance(r, 30)) {
-			emit(b, rxb | 3);
-			emit(b, below(r, 2) << 7 | (mode == MODE_64 ? below(r, 16) : 15) << 3 | (chance(r, 5) << 2) | (chance(r, 90) ? 3 : below(r, 4)));
-			emit(b, 0xf0);
-		} else {
-			emit(b, rxb | 2);
-			emit(b, below(r, 2) << 7 | (mode == MODE_64 ? below(r, 16) : 8 + below(r, 8)) << 3 | (chance(r, 5) << 2) | below(r, 4));
-			emit(b, ONE_OF(r, "\xf2\xf3\xf3\xf5\xf6\xf7\xf5\xf7"));
-		}
-		modrm_and_rest(r, b);
-		return;
-	}
-	legacy_prefixes(r, b, 14);
-	if (mode == MODE_64 && chance(r, 55))
-		emit(b, 0x40 | below(r, 16));
-	if (map < 68) {
-		unsigned op = (unsigned)rnd(r) & 0xff;
-
-		if (op >= 0xd8 && op <= 0xdf)
-			op = ONE_OF(r, "\xc0\xc1\xd0\xd1\xd2\xd3\xf6\xf7\xa4\xa5\xa6\xa7\xaa\xab\xac\xad\xae\xaf\x87\x86");
-		emit(b, op);
-	} else if (map < 95) {
-		emit(b, 0x0f);
-		switch (below(r, 4)) {
-		case 0:
-			emit(b, ONE_OF(r, "\xa3\xa4\xa5\xab\xac\xad\xaf\xb0\xb1\xb3\xb6\xb7\xb8\xba\xbb\xbc\xbd\xbe\xbf\xc0\xc1\xc3\xc7\xc7"));
-			break;
-		case 1:
-			emit(b, 0x40 + below(r, 16));
-			break;
-		case 2:
-			emit(b, 0x80 + below(r, 80));
-			break;
-		default:
-			emit(b, ONE_OF(r, "\x0d\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x0b\xb9\xff\xa0\xa8\x90\x9f\xc8\xcf"));
-			break;
-		}
-	} else {
-		emit(b, 0x0f);
-		emit(b, 0x38);
-		emit(b, ONE_OF(r, "\xf0\xf1\xf6\xf6\xf0\xf1"));
-	}
-	modrm_and_rest(r, b);
-}
-
-static void gen_vex(struct rng *r, struct bytes *b, unsigned mode)
-{
-	unsigned pp = below(r, 100), map, vvvv, l = chance(r, 50), high = mode == MODE_64 ? 0 : 8;
-	static const char ops_38[] = "\x90\x91\x92\x93\x8c\x8e\x45\x46\x47\x58\x59\x5a\x78\x79\x18\x19\x1a\x36\x16\x0c\x0d\x0e\x0f\x13\x2c\x2d\x2e\x2f\x96\xf7";
-
-	pp = pp < 25 ? 0 : pp < 75 ? 1 : pp < 87 ? 2 : 3;
-	if (chance(r, 2)) /* before VEX: #UD */
-		emit(b, ONE_OF(r, "\x66\xf2\xf3\xf0\x48"));
-	else if (chance(r, 6))
-		emit(b, ONE_OF(r, "\x64\x65\x67\x67"));
-	map = below(r, 100);
-	map = map < 50 ? 1 : map < 82 ? 2 : 3;
-	vvvv = chance(r, 35) ? 15 : high | below(r, 16);
-	if (map == 1 && chance(r, 60)) {
-		emit(b, 0xc5);
-		emit(b, (mode == MODE_64 ? below(r, 2) : 1) << 7 | vvvv << 3 | l << 2 | pp);
-	} else {
-		emit(b, 0xc4);
-		emit(b, (mode == MODE_64 ? below(r, 8) : 7) << 5 | (chance(r, 1) ? below(r, 32) : map));
-		emit(b, chance(r, 30) << 7 | vvvv << 3 | l << 2 | pp);
-	}
-	switch (map) {
-	case 1:
-		emit(b, chance(r, 35) ? 0x10 + below(r, 32) : chance(r, 50) ? 0x50 + below(r, 48) : 0xc0 + below(r, 64));
-		break;
-	case 2:
-		emit(b, chance(r, 45) ? below(r, 0x42) : chance(r, 50) ? 0x96 + below(r, 42) : chance(r, 60) ? ONE_OF(r, ops_38) :
-											   0xc8 + below(r, 24));
-		break;
-	default:
-		emit(b, chance(r, 80) ? ONE_OF(r, "\x00\x01\x02\x04\x05\x06\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x14\x15\x16\x17\x18\x19\x1d\x20\x21\x22"
-						  "\x38\x39\x40\x41\x42\x44\x46\x4a\x4b\x4c\x60\x61\x62\x63\xdf") :
-					below(r, 256));
-		break;
-	}
-	modrm_and_rest(r, b);
-}
-
-static void gen_vec(struct rng *r, struct bytes *b, unsigned mode)
-{
-	unsigned map = below(r, 100);
-
-	if (map < 48) {
-		gen_vex(r, b, mode);
-		return;
-	}
-	legacy_prefixes(r, b, 72);
-	if (mode == MODE_64 && chance(r, 45))
-		emit(b, 0x40 | below(r, 16));
-	emit(b, 0x0f);
-	if (map < 84) {
-		switch (below(r, 10)) {
-		case 0: case 1:
-			emit(b, 0x10 + below(r, 8));
-			break;
-		case 2: case 3:
-			emit(b, 0x28 + below(r, 8));
-			break;
-		case 4: case 5: case 6:
-			emit(b, 0x50 + below(r, 48));
-			break;
-		case 7: case 8:
-			emit(b, 0xd0 + below(r, 48));
-			break;
-		default:
-			emit(b, ONE_OF(r, "\xae\xae\xae\xae\xc2\xc2\xc4\xc5\xc6\xc3\x77\xc7"));
-			break;
-		}
-	} else if (map < 94) {
-		emit(b, 0x38);
-		emit(b, chance(r, 75) ? below(r, 0x42) : 0xc8 + below(r, 24));
-	} else {
-		emit(b, 0x3a);
-		emit(b, ONE_OF(r, "\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x14\x15\x16\x17\x20\x21\x22\x40\x41\x42\x44\x60\x61\x62\x63\xcc\xdf"));
-	}
-	modrm_and_rest(r, b);
-}
-
-static void gen_x87(struct rng *r, struct bytes *b, unsigned mode)
-{
-	if (chance(r, 30))
-		legacy_prefixes(r, b, 10);
-	if (mode == MODE_64 && chance(r, 20))
-		emit(b, 0x40 | below(r, 16));
-	if (chance(r, 2))
-		emit(b, 0x9b);
-	else
-		emit(b, 0xd8 + below(r, 8));
-	modrm_and_rest(r, b);
-}
-
-/* Mostly faults in ring 3: which, and before or after what, is the question. */
-static void gen_sys(struct rng *r, struct bytes *b, unsigned mode)
-{
-	legacy_prefixes(r, b, 12);
-	if (mode == MODE_64 && chance(r, 40))
-		emit(b, 0x40 | below(r, 16));
-	if (chance(r, 60)) {
-		emit(b, ONE_OF(r, "\xf4\xfa\xfb\xe4\xe5\xe6\xe7\xec\xed\xee\xef\x6c\x6d\x6e\x6f\xcd\xcc\xce\x62\x63\x8c\x8c\x8c\x06\x0e\x16\x1e\x9c\x9d"
-				  "\x9c\x9d\xc8\xc9\xd6\xd7\x9b\xf5\xf8\xf9\xfc\xfd\x9e\x9f"));
-		modrm_and_rest(r, b);
-		return;
-	}
-	emit(b, 0x0f);
-	emit(b, ONE_OF(r, "\x00\x01\x01\x01\x06\x07\x08\x09\x0b\x20\x21\x22\x23\x24\x30\x32\x35\xa0\xa8\xaa\xae\xae\xc7\x77\x04\x0a\x0c\x25\x26\x27\x3b"));
-	if (b->b[b->n - 1] == 0x01 && chance(r, 50))
-		emit(b, ONE_OF(r, "\xd0\xd0\xd1\xf8"));
-	modrm_and_rest(r, b);
-}
+bool diff_segments_usable;
 
 /* ---- Operands ------------------------------------------------------------ */
 
@@ -462,21 +18,18 @@ static bool is_1b(const struct insn *i, unsigned lo, unsigned hi)
 static bool is_vector(const struct insn *i)
 {
 	if (i->prefixes & PFX_VEX)
-		return !(i->map == MAP_0F38 && i->opcode >= 0xf2 && i->opcode <= 0xf7) && !(i->map == MAP_0F3A && i->opcode == 0xf0);
+		return !(i->map == MAP_0F38 && i->opcode >= 0xf2 && i->opcode <= 0xf7) &&
+		       !(i->map == MAP_0F3A && i->opcode == 0xf0);
 	if (i->map == MAP_0F)
 		return (i->opcode >= 0x10 && i->opcode <= 0x17) || (i->opcode >= 0x28 && i->opcode <= 0x2f) ||
-		       (i->opcode >= 0x50 && i->opcode <= 0x7f) || (i->opcode >= 0xc2 && i->opcode <= 0xc6) || i->opcode >= 0xd0;
+		       (i->opcode >= 0x50 && i->opcode <= 0x7f) || (i->opcode >= 0xc2 && i->opcode <= 0xc6) ||
+		       i->opcode >= 0xd0;
 	return i->map == MAP_0F3A || (i->map == MAP_0F38 && i->opcode < 0xf0);
 }
 
 static bool is_x87(const struct insn *i)
 {
 	return is_1b(i, 0xd8, 0xdf);
-}
-
-static bool is_string(const struct insn *i)
-{
-	return is_1b(i, 0xa4, 0xa7) || is_1b(i, 0xaa, 0xaf) || is_1b(i, 0x6c, 0x6f);
 }
 
 static unsigned operand_size(const struct insn *i)
@@ -509,7 +62,8 @@ static uint16_t random_fcw(struct rng *r)
 
 static uint32_t random_mxcsr(struct rng *r)
 {
-	uint32_t m = chance(r, 40) ? 0x1f80 : (uint32_t)(rnd(r) & 0xe07f) | (chance(r, 75) ? 0x1f80 : (uint32_t)rnd(r) & 0x1f80);
+	uint32_t m = chance(r, 40) ? 0x1f80
+				   : (uint32_t)(rnd(r) & 0xe07f) | (chance(r, 75) ? 0x1f80 : (uint32_t)rnd(r) & 0x1f80);
 
 	return chance(r, 70) ? m & ~0x8040u : m; /* FTZ and DAZ hide much */
 }
@@ -538,22 +92,22 @@ static void patch_operand(struct rng *r, struct diff_case *c, uint64_t addr)
 {
 	uint8_t data[64];
 
-	if (diff_is_area(&c->insn)) {
+	if (diff_is_area(&c->insn[0])) {
 		patch_area(r, c, addr);
 		return;
 	}
-	if (is_x87(&c->insn)) {
-		unsigned form = c->insn.opcode & 7, reg = c->insn.modrm >> 3 & 7;
+	if (is_x87(&c->insn[0])) {
+		unsigned form = c->insn[0].opcode & 7, reg = c->insn[0].modrm >> 3 & 7;
 
 		if ((form == 3 && reg == 5)) {
-			float80(r, data);
+			gen_float80(r, data);
 			patch_at(c, addr, data, 10);
 		} else if (form == 0 || form == 1) {
-			uint32_t v = float32(r);
+			uint32_t v = gen_float32(r);
 
 			patch_at(c, addr, &v, 4);
 		} else if (form == 4 || form == 5) {
-			uint64_t v = float64(r);
+			uint64_t v = gen_float64(r);
 
 			patch_at(c, addr, &v, 8);
 		} else if (form == 7 && reg == 4) { /* FBLD */
@@ -562,26 +116,26 @@ static void patch_operand(struct rng *r, struct diff_case *c, uint64_t addr)
 			data[9] = (uint8_t)rnd(r);
 			patch_at(c, addr, data, 10);
 		} else {
-			uint64_t v = edge_int(r);
+			uint64_t v = gen_edge_int(r);
 
 			patch_at(c, addr, &v, 8);
 		}
 		return;
 	}
-	if (is_vector(&c->insn)) {
-		lanes(r, data, 32);
+	if (is_vector(&c->insn[0])) {
+		gen_lanes(r, data, 32);
 		patch_at(c, addr, data, 32);
 		return;
 	}
 	if (chance(r, 60)) {
-		uint64_t v[2] = { value(r, true), value(r, true) };
+		uint64_t v[2] = { gen_value(r, true), gen_value(r, true) };
 
 		patch_at(c, addr, v, 16);
 		/* CMPXCHG: sometimes equal */
 		if (chance(r, 50))
 			c->in.gpr[R_AX] = v[0];
 		if (chance(r, 50))
-			c->in.gpr[R_DX] = c->insn.opsize == 8 ? v[1] : v[0] >> 32;
+			c->in.gpr[R_DX] = c->insn[0].opsize == 8 ? v[1] : v[0] >> 32;
 	}
 }
 
@@ -590,21 +144,43 @@ static void set_reg(struct rng *r, struct diff_case *c, unsigned n, uint64_t v)
 	if (n >= 16)
 		return;
 	/* What an address of 32 bits ignores. */
-	if (c->mode == MODE_64 && c->insn.addrsize == 4 && chance(r, 40))
+	if (c->mode == MODE_64 && c->insn[0].addrsize == 4 && chance(r, 40))
 		v = (uint32_t)v | rnd(r) << 32;
 	c->in.gpr[n] = v;
 }
 
+/* 16-bit addresses: BX, BP, SI, DI and their sums, or an offset alone. */
+static void steer_16(struct rng *r, struct diff_case *c, uint16_t ea)
+{
+	struct insn *i = &c->insn[0];
+	uint16_t index = i->index < 16 ? (uint16_t)c->in.gpr[i->index] : 0;
+
+	if (i->base >= 16)
+		memcpy(c->bytes + i->raw_opcode_at + 2, &ea, 2);
+	else if (i->index == i->base)
+		return;
+	else
+		c->in.gpr[i->base] = (c->in.gpr[i->base] & ~0xffffull) | (uint16_t)(ea - (uint16_t)i->disp - index);
+	if (chance(r, 50))
+		patch_operand(r, c, (uint32_t)(diff_segment_base(c, i->seg) + ea));
+}
+
 static void steer_modrm(struct rng *r, struct diff_case *c)
 {
-	struct insn *i = &c->insn;
+	struct insn *i = &c->insn[0];
 	struct diff_state *in = &c->in;
 	bool wide = c->mode == MODE_64 && i->addrsize == 8, vsib;
-	uint64_t target = address(r, operand_size(i), wide), ea = target;
+	uint64_t target = gen_address(r, operand_size(i), wide), ea = target;
 	unsigned disp_at;
 
-	if (i->addrsize == 2 || i->raw_opcode_at + 2u > 13)
+	if (i->raw_opcode_at + 2u > 13)
 		return;
+	if (c->mode != MODE_64)
+		ea = (uint32_t)(target - diff_segment_base(c, i->seg));
+	if (i->addrsize == 2) {
+		steer_16(r, c, (uint16_t)ea);
+		return;
+	}
 	vsib = i->prefixes & PFX_VEX && i->map == MAP_0F38 && i->opcode >= 0x90 && i->opcode <= 0x93;
 	if (c->mode == MODE_64 && (i->seg == SEG_FS || i->seg == SEG_GS)) {
 		uint64_t base = i->seg == SEG_FS ? in->fs_base : in->gs_base;
@@ -660,21 +236,28 @@ static void steer_modrm(struct rng *r, struct diff_case *c)
 		patch_operand(r, c, target);
 }
 
+/* The offset of a linear address; only outside 64-bit mode do segments matter to what is steered with this. */
+static uint64_t offset_in(const struct diff_case *c, unsigned seg, uint64_t linear)
+{
+	return c->mode == MODE_64 ? linear : (uint32_t)(linear - diff_segment_base(c, seg));
+}
+
 static void steer(struct rng *r, struct diff_case *c)
 {
-	struct insn *i = &c->insn;
+	struct insn *i = &c->insn[0];
 	bool wide = c->mode == MODE_64;
 
 	if (i->is_mem) {
 		steer_modrm(r, c);
 		/* Bit strings: BT, BTS, BTR, BTC with a register reach far. */
-		if (i->map == MAP_0F && (i->opcode == 0xa3 || i->opcode == 0xab || i->opcode == 0xb3 || i->opcode == 0xbb) && i->reg != i->base &&
-		    chance(r, 90))
+		if (i->map == MAP_0F &&
+		    (i->opcode == 0xa3 || i->opcode == 0xab || i->opcode == 0xb3 || i->opcode == 0xbb) &&
+		    i->reg != i->base && chance(r, 90))
 			c->in.gpr[i->reg & 15] = (uint64_t)(int64_t)((int)below(r, 2048) - 1024);
 	}
-	if (is_string(i)) {
-		c->in.gpr[R_SI] = address(r, i->opsize, wide);
-		c->in.gpr[R_DI] = address(r, i->opsize, wide);
+	if (diff_is_string(i)) {
+		c->in.gpr[R_SI] = offset_in(c, i->seg, gen_address(r, i->opsize, wide));
+		c->in.gpr[R_DI] = offset_in(c, SEG_ES, gen_address(r, i->opsize, wide));
 		if (i->prefixes & (PFX_F2 | PFX_F3)) {
 			if (chance(r, 97))
 				c->in.gpr[R_CX] = below(r, 24);
@@ -688,7 +271,8 @@ static void steer(struct rng *r, struct diff_case *c)
 			memset(same, (int)below(r, 256), sizeof(same));
 			if (chance(r, 70))
 				same[below(r, 64)] ^= 0x10;
-			patch_at(c, c->in.gpr[R_DI] - (c->in.rflags & FL_DF ? 64 : 0), same, 64);
+			patch_at(c, diff_segment_base(c, SEG_ES) + c->in.gpr[R_DI] - (c->in.rflags & FL_DF ? 64 : 0),
+				 same, 64);
 			if (chance(r, 50))
 				memset(&c->in.gpr[R_AX], same[0], 8);
 		}
@@ -701,19 +285,19 @@ static void steer(struct rng *r, struct diff_case *c)
 	if (i->map == MAP_0F && i->opcode == 1 && i->modrm == 0xd0)
 		c->in.gpr[R_CX] |= 4;
 	if (is_1b(i, 0xd7, 0xd7))
-		c->in.gpr[R_BX] = address(r, 1, wide);
+		c->in.gpr[R_BX] = offset_in(c, i->seg, gen_address(r, 1, wide));
 	if (is_1b(i, 0xa0, 0xa3) && c->mode == MODE_64 && i->addrsize == 8 && chance(r, 80)) {
-		uint64_t target = address(r, i->opsize, true);
+		uint64_t target = gen_address(r, i->opsize, true);
 
 		memcpy(c->bytes + i->raw_opcode_at + 1, &target, 8);
 	} else if (is_1b(i, 0xa0, 0xa3) && i->addrsize == 4) {
-		uint32_t target = (uint32_t)address(r, i->opsize, false);
+		uint32_t target = (uint32_t)offset_in(c, i->seg, gen_address(r, i->opsize, false));
 
 		memcpy(c->bytes + i->raw_opcode_at + 1, &target, 4);
 	}
 	/* MASKMOVQ, MASKMOVDQU */
 	if (i->map == MAP_0F && i->opcode == 0xf7)
-		c->in.gpr[R_DI] = address(r, 16, wide);
+		c->in.gpr[R_DI] = offset_in(c, i->seg, gen_address(r, 16, wide));
 	/* DIV, IDIV: quotients that fit */
 	if (is_1b(i, 0xf6, 0xf7) && (i->modrm >> 3 & 7) >= 6 && chance(r, 70)) {
 		c->in.gpr[R_DX] = chance(r, 50) ? 0 : (uint64_t)((int64_t)c->in.gpr[R_AX] >> 63);
@@ -732,7 +316,7 @@ static void gen_state(struct rng *r, struct diff_case *c)
 	bool wide = c->mode == MODE_64;
 
 	for (int n = 0; n < 16; n++)
-		s->gpr[n] = value(r, wide);
+		s->gpr[n] = gen_value(r, wide);
 	switch (below(r, 10)) {
 	case 0:
 		s->gpr[R_SP] = STACK_BASE + below(r, PAGE);
@@ -741,14 +325,16 @@ static void gen_state(struct rng *r, struct diff_case *c)
 		s->gpr[R_SP] = chance(r, 50) ? STACK_BASE + below(r, 17) : STACK_BASE + PAGE - below(r, 17);
 		break;
 	case 2:
-		s->gpr[R_SP] = address(r, 8, wide);
+		s->gpr[R_SP] = gen_address(r, 8, wide);
 		break;
 	default:
 		s->gpr[R_SP] = STACK_BASE + 512 + below(r, PAGE - 1024) / 8 * 8;
 		break;
 	}
+	if (!wide)
+		s->gpr[R_SP] = (uint32_t)(s->gpr[R_SP] - diff_segment_base(c, SEG_SS));
 	if (chance(r, 50))
-		s->gpr[R_BP] = chance(r, 50) ? s->gpr[R_SP] + below(r, 64) : address(r, 8, wide);
+		s->gpr[R_BP] = chance(r, 50) ? s->gpr[R_SP] + below(r, 64) : gen_address(r, 8, wide);
 	s->rflags = (rnd(r) & FLAGS_ARITH) | 2 | FL_IF | (chance(r, 12) ? FL_DF : 0) | (chance(r, 5) ? FL_ID : 0);
 	switch (below(r, 4)) {
 	case 0:
@@ -766,7 +352,7 @@ static void gen_state(struct rng *r, struct diff_case *c)
 	}
 	s->gs_base = chance(r, 50) ? below(r, 0x10000) : (uint64_t)((int64_t)(rnd(r) << 16) >> 16);
 	for (int n = 0; n < 16; n++)
-		lanes(r, s->ymm[n], 32);
+		gen_lanes(r, s->ymm[n], 32);
 	s->mxcsr = random_mxcsr(r);
 	s->fcw = random_fcw(r);
 	s->fsw = (uint16_t)(rnd(r) & 0x7f40); /* TOP, C0..C3, stack fault */
@@ -779,7 +365,7 @@ static void gen_state(struct rng *r, struct diff_case *c)
 		s->fsw |= 0x8080;
 	s->ftw = chance(r, 40) ? 0xff : chance(r, 25) ? 0 : (uint8_t)rnd(r);
 	for (int n = 0; n < 8; n++)
-		float80(r, s->st[n]);
+		gen_float80(r, s->st[n]);
 	if (!wide) {
 		for (int n = 0; n < 16; n++)
 			s->gpr[n] = n < 8 ? (uint32_t)s->gpr[n] : 0;
@@ -789,27 +375,81 @@ static void gen_state(struct rng *r, struct diff_case *c)
 
 uint64_t diff_operand(const struct diff_case *c)
 {
-	const struct insn *i = &c->insn;
+	const struct insn *i = &c->insn[0];
 	uint64_t ea = (int64_t)i->disp;
 
 	if (i->base < 16)
 		ea += c->in.gpr[i->base];
 	else if (i->base == REG_RIP)
-		ea += c->in.rip + c->len;
+		ea += c->in.rip + i->len;
 	if (i->index < 16)
 		ea += c->in.gpr[i->index] << i->scale;
 	ea = i->addrsize == 8 ? ea : i->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
-	if (c->mode != MODE_64)
-		return (uint32_t)ea;
-	return ea + (i->seg == SEG_FS ? c->in.fs_base : i->seg == SEG_GS ? c->in.gs_base : 0);
+	ea += diff_segment_base(c, i->seg);
+	return c->mode == MODE_64 ? ea : (uint32_t)ea;
 }
 
 /* LOCK over a cache line: on some hosts a trap, on all a stall of everybody. */
 static bool split_lock(const struct diff_case *c)
 {
-	const struct insn *i = &c->insn;
+	const struct insn *i = &c->insn[0];
 
 	return i->is_mem && (i->prefixes & PFX_LOCK || is_1b(i, 0x86, 0x87)) && (diff_operand(c) & 63) > 64 - 16;
+}
+
+/* Straight-line instructions on registers behind the first. */
+static void append(struct rng *r, struct diff_case *c, unsigned classes)
+{
+	unsigned want = 2 + below(r, DIFF_MAX_INSNS - 1);
+
+	for (int attempt = 0; attempt < 40 && c->count < want; attempt++) {
+		struct insn *i = &c->insn[c->count];
+		struct diff_case one = { .mode = c->mode, .in = c->in }; /* segments do not matter to flags */
+		struct bytes b;
+		bool control_flow;
+
+		/* What the one before leaves undefined may not be read. */
+		one.insn[0] = c->insn[c->count - 1];
+		if (diff_undefined_flags(&one))
+			return;
+		gen_bytes(r, &b, classes, c->mode);
+		if (insn_decode(i, b.b, 15, c->mode | insn_decode_flags()) != DECODE_OK)
+			continue;
+		if (i->has_modrm && i->is_mem) {
+			/* ModRM comes behind the opcode, as do no other bytes of importance. */
+			b.b[i->raw_opcode_at + 1] |= 0xc0;
+			if (insn_decode(i, b.b, 15, c->mode | insn_decode_flags()) != DECODE_OK || i->is_mem)
+				continue;
+		}
+		if (diff_may_run(b.b, 15, c->mode, &control_flow) == RULE_SKIP || control_flow || diff_is_string(i) ||
+		    is_1b(i, 0x9d, 0x9d) || is_1b(i, 0xcd, 0xcd) || is_1b(i, 0xa0, 0xa3) || is_1b(i, 0xd7, 0xd7) ||
+		    (i->map == MAP_0F && i->opcode == 0xf7) || (i->map == MAP_0F && i->opcode == 1) ||
+		    !softside_knows(i) || diff_not_offered(i))
+			continue;
+		memcpy(c->bytes + c->len, b.b, i->len);
+		c->len += i->len;
+		c->count++;
+	}
+}
+
+static void choose_segments(struct rng *r, struct diff_case *c)
+{
+	static const uint8_t code[] = { DIFF_FLAT_CODE, DIFF_CODE16, DIFF_CODE16, DIFF_CODE32, DIFF_EXEC32 };
+	static const uint8_t stack[] = { DIFF_FLAT_DATA, DIFF_STACK, DIFF_STACK16, DIFF_STACK16,
+					 DIFF_RW,	 DIFF_DOWN,  DIFF_DOWN16 };
+	static const uint8_t data[] = { DIFF_FLAT_DATA, DIFF_RW,     DIFF_RW,	 DIFF_RW16,   DIFF_RO,
+					DIFF_DOWN,	DIFF_DOWN16, DIFF_STACK, DIFF_CODE32, DIFF_NULL };
+
+	memset(c->seg, DIFF_FLAT_DATA, sizeof(c->seg));
+	c->seg[SEG_CS] = DIFF_FLAT_CODE;
+	if (c->mode == MODE_64 || !diff_segments_usable || chance(r, 55))
+		return;
+	for (unsigned n = 0; n < SEG_COUNT; n++)
+		c->seg[n] = data[below(r, sizeof(data))];
+	c->seg[SEG_CS] = code[below(r, sizeof(code))];
+	c->seg[SEG_SS] = stack[below(r, sizeof(stack))];
+	if (c->seg[SEG_CS] == DIFF_CODE16)
+		c->mode = MODE_16;
 }
 
 bool diff_generate(struct diff_case *c, uint64_t seed, uint64_t number, unsigned classes)
@@ -817,61 +457,63 @@ bool diff_generate(struct diff_case *c, uint64_t seed, uint64_t number, unsigned
 	struct rng r = { seed ^ (number + 1) * 0xd1342543de82ef95 };
 	enum decode_result d = DECODE_UD;
 	bool control_flow;
+	struct bytes b;
 
 	rnd(&r);
 	c->number = number;
 	c->npatches = 0;
+	c->count = 1;
 	c->mode = chance(&r, 72) ? MODE_64 : MODE_32;
+	choose_segments(&r, c);
 	for (int attempt = 0; attempt < 12; attempt++) {
-		static const struct {
-			unsigned class, weight;
-			void (*gen)(struct rng *, struct bytes *, unsigned);
-		} kinds[] = { { CLASS_INT, 42, gen_int }, { CLASS_VEC, 33, gen_vec }, { CLASS_X87, 13, gen_x87 }, { CLASS_SYS, 5, gen_sys } };
-		struct bytes b = { .n = 0 };
-		unsigned total = classes & CLASS_RAW ? 7 : 0, pick;
-
-		for (unsigned n = 0; n < 4; n++)
-			total += classes & kinds[n].class ? kinds[n].weight : 0;
-		pick = below(&r, total);
-		for (unsigned n = 0; n < 4; n++) {
-			unsigned weight = classes & kinds[n].class ? kinds[n].weight : 0;
-
-			if (pick < weight) {
-				kinds[n].gen(&r, &b, c->mode);
-				pick = 0;
-				break;
-			}
-			pick -= weight;
-		}
-		while (b.n < 16)
-			emit(&b, (unsigned)rnd(&r));
-		memcpy(c->bytes, b.b, 16);
-		d = insn_decode(&c->insn, c->bytes, 15, c->mode);
-		if (d == DECODE_OK || (d == DECODE_TOO_LONG && chance(&r, 50)) || chance(&r, 12))
+		gen_bytes(&r, &b, classes, c->mode);
+		d = insn_decode(&c->insn[0], b.b, 15, c->mode | insn_decode_flags());
+		if (d == DECODE_OK ? softside_knows(&c->insn[0]) || chance(&r, 25)
+				   : chance(&r, d == DECODE_TOO_LONG ? 50 : 12))
 			break;
 	}
+	memcpy(c->bytes, b.b, 15);
 	c->valid = d == DECODE_OK;
-	c->len = c->valid ? c->insn.len : 15;
+	c->len = c->valid ? c->insn[0].len : 15;
 	c->in.rip = CODE_BASE + below(&r, CODE_PAGES * PAGE / 64 - 2) * 64 + below(&r, 32);
-	if (chance(&r, 2))
+	if (c->seg[SEG_CS] <= DIFF_FLAT_CODE &&
+	    chance(&r, 2)) /* at a limit of CS hosts are not the same from run to run */
 		c->in.rip = CODE_END - 1 - below(&r, 16);
 	c->room = CODE_END - c->in.rip < 15 ? (unsigned)(CODE_END - c->in.rip) : 15;
+	c->in.rip -= diff_segment_base(c, SEG_CS);
 	gen_state(&r, c);
 	if (c->valid) {
 		steer(&r, c);
 		/* The bytes may have changed behind the opcode. */
-		if (insn_decode(&c->insn, c->bytes, 15, c->mode) != DECODE_OK || c->insn.len != c->len)
+		if (insn_decode(&c->insn[0], c->bytes, 15, c->mode | insn_decode_flags()) != DECODE_OK ||
+		    c->insn[0].len != c->len)
 			return false;
 		if (split_lock(c))
 			return false;
 	}
-	if (c->mode == MODE_32)
+	if (c->mode != MODE_64)
 		for (int n = 0; n < 8; n++)
 			c->in.gpr[n] = (uint32_t)c->in.gpr[n];
+	if (c->mode != MODE_64 && !(diff_segments[c->seg[SEG_SS]].attr & SEG_ATTR_DB)) /* see native_init() */
+		c->in.gpr[R_SP] = (STACK_BASE & 0xffff0000) | (uint16_t)c->in.gpr[R_SP];
+	/* Alignment checks. 16 bytes and more are checked on AMD, not on Intel. */
+	if (c->valid && !is_vector(&c->insn[0]) && !is_x87(&c->insn[0]) && !diff_is_area(&c->insn[0]) && chance(&r, 3))
+		c->in.rflags |= FL_AC;
 	if (diff_may_run(c->bytes, 15, c->mode, &control_flow) == RULE_SKIP)
 		return false;
 	/* Bytes that decode to nothing may be something to the host; a jump into itself would meet no INT3. */
-	c->single_step = !c->valid || (control_flow && c->insn.has_imm && c->insn.imm + c->len < c->len);
-	c->by_step = c->room < c->len || (chance(&r, 3) && !c->single_step) || (c->valid && is_1b(&c->insn, 0xcd, 0xcd)); /* INT n: the gate decides */
+	c->single_step = !c->valid || (control_flow && c->insn[0].has_imm && c->insn[0].imm + c->len < c->len);
+	c->way = chance(&r, 94) ? DIFF_DIRECT : chance(&r, 50) ? DIFF_STEP : DIFF_RUN;
+	if (c->valid && !control_flow && CODE_END - diff_code_at(c) > DIFF_MAX_INSNS * 15 &&
+	    !is_1b(&c->insn[0], 0x9d, 0x9d) && !diff_not_offered(&c->insn[0]) && chance(&r, 20)) {
+		append(&r, c, classes);
+		c->room = c->len > 15 ? c->len : 15;
+		c->way = chance(&r, 80) ? DIFF_DIRECT : DIFF_RUN;
+	}
+	/* The fetch decides, or the gate of INT n. */
+	if (c->way == DIFF_DIRECT && (c->room < c->len || (c->valid && is_1b(&c->insn[0], 0xcd, 0xcd))))
+		c->way = DIFF_STEP;
+	if (c->single_step && c->way == DIFF_RUN)
+		c->way = DIFF_STEP;
 	return true;
 }

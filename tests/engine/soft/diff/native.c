@@ -28,10 +28,20 @@
 
 #include "diff.h"
 
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+static const bool sanitized = true;
+#else
+static const bool sanitized = false;
+#endif
+
 #define USER_CS 0x33
-#define USER32_CS 0x23
 #define USER_DS 0x2b
+#define MAP_FIXED_ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE)
 #define TIMER_US 50000
+#define ENTRY_STACK (0x200000000000ull + (STACK_BASE & 0xffff0000) + 0x8000)
 
 /* Offsets are known to the assembly below. */
 struct native_context {
@@ -42,13 +52,18 @@ struct native_context {
 	uint64_t host_fs, host_gs;        /* 0xb8 */
 	uint64_t running;                 /* 0xc8 */
 	uint64_t out_fs, out_gs;          /* 0xd0 */
-	uint64_t flat_fs_gs;              /* 0xe0: FS and GS hold USER_DS, as compatibility mode needs */
-	uint8_t pad[24];
+	uint64_t load_segments;           /* 0xe0: the four below count, and FS and GS bases don't */
+	uint16_t ds, es, fs, gs;          /* 0xe8 */
+	uint64_t stack;                   /* 0xf0: what IRETQ is executed on */
+	uint8_t pad[8];
 	uint8_t xsave[832] __attribute__((aligned(64))); /* 0x100 */
 };
-_Static_assert(offsetof(struct native_context, fs_base) == 0xa0 && offsetof(struct native_context, running) == 0xc8 &&
-		       offsetof(struct native_context, flat_fs_gs) == 0xe0 && offsetof(struct native_context, xsave) == 0x100,
-	       "the assembly knows these");
+#define AT(field, offset) _Static_assert(offsetof(struct native_context, field) == (offset), "the assembly knows it")
+AT(fs_base, 0xa0);
+AT(running, 0xc8);
+AT(load_segments, 0xe0);
+AT(stack, 0xf0);
+AT(xsave, 0x100);
 
 struct native_context native_context __attribute__((visibility("hidden")));
 void native_enter(struct native_context *c) __attribute__((visibility("hidden")));
@@ -71,11 +86,12 @@ __asm__(".text\n"
 	"	mov %rsp, 0xb0(%rdi)\n"
 	"	cmpq $0, 0xe0(%rdi)\n"
 	"	je 1f\n"
-	"	mov $0x2b, %eax\n	mov %eax, %fs\n	mov %eax, %gs\n"
+	"	mov 0xe8(%rdi), %ds\n	mov 0xea(%rdi), %es\n	mov 0xec(%rdi), %fs\n	mov 0xee(%rdi), %gs\n"
 	"	jmp 2f\n"
 	"1:	mov 0xa0(%rdi), %rax\n	wrfsbase %rax\n"
 	"	mov 0xa8(%rdi), %rax\n	wrgsbase %rax\n"
 	"2:	mov $7, %eax\n	xor %edx, %edx\n	xrstor64 0x100(%rdi)\n"
+	"	mov 0xf0(%rdi), %rsp\n"
 	"	pushq 0x98(%rdi)\n"  /* SS */
 	"	pushq 0x20(%rdi)\n"  /* RSP */
 	"	pushq 0x88(%rdi)\n"  /* RFLAGS */
@@ -100,6 +116,7 @@ __asm__(".text\n"
 	"	rdgsbase %rax\n	mov %rax, 0xd8(%rbx)\n"
 	"	cmpq $0, 0xe0(%rbx)\n"
 	"	je 1f\n"
+	"	mov $0x2b, %eax\n	mov %eax, %ds\n	mov %eax, %es\n"
 	"	xor %eax, %eax\n	mov %eax, %fs\n	mov %eax, %gs\n"
 	"1:	mov 0xb8(%rbx), %rax\n	wrfsbase %rax\n"
 	"	mov 0xc0(%rbx), %rax\n	wrgsbase %rax\n"
@@ -178,19 +195,40 @@ void native_caught(int sig, siginfo_t *info, ucontext_t *uc)
 	r->cr2 = r->vector == EXC_PF ? (uint64_t)g[REG_CR2] : 0;
 }
 
-/* The signal came after the instruction, or is its own. */
-static void settle(const struct diff_case *c, struct diff_result *r)
+/* Is `rip` where one of the instructions starts? */
+static bool at_instruction(const struct diff_case *c, uint64_t rip)
 {
-	uint64_t end = c->in.rip + c->len;
+	uint64_t at = c->in.rip;
 
+	for (unsigned n = 0; n < c->count; at += c->insn[n++].len)
+		if (rip == at)
+			return true;
+	return rip == c->in.rip;
+}
+
+/* Is it the end of an INT3 among them? */
+static bool behind_int3(const struct diff_case *c, uint64_t rip)
+{
+	uint64_t at = c->in.rip;
+
+	for (unsigned n = 0; c->valid && n < c->count; n++) {
+		at += c->insn[n].len;
+		if (c->insn[n].map == MAP_1B && c->insn[n].opcode == 0xcc && rip == at)
+			return true;
+	}
+	return false;
+}
+
+void diff_settle(const struct diff_case *c, struct diff_result *r)
+{
 	if (c->mode != MODE_64)
 		r->out.rip = (uint32_t)r->out.rip;
 	if (r->vector == EXC_DB && c->single_step) {
 		r->vector = -1;
-	} else if (r->vector == EXC_BP && !(c->valid && c->insn.map == MAP_1B && c->insn.opcode == 0xcc && r->out.rip == end)) {
+	} else if (r->vector == EXC_BP && !behind_int3(c, r->out.rip)) {
 		r->vector = -1;
 		r->out.rip--;
-	} else if ((r->vector == EXC_PF || r->vector == EXC_GP) && r->out.rip != c->in.rip) {
+	} else if ((r->vector == EXC_PF || r->vector == EXC_GP) && !at_instruction(c, r->out.rip)) {
 		r->vector = -1; /* the next fetch */
 	}
 	if (r->vector != EXC_PF)
@@ -204,17 +242,25 @@ void native_run(const struct diff_case *c, struct diff_result *r)
 	struct native_context *n = &native_context;
 	uint8_t *x = n->xsave;
 	uint64_t bv = 7;
-	uint8_t *code = native_code + (c->in.rip - CODE_BASE);
+	uint8_t *code = native_code + (diff_code_at(c) - CODE_BASE);
 
 	memcpy(code, c->bytes, c->len < c->room ? c->len : c->room);
 	memcpy(n->gpr, c->in.gpr, sizeof(n->gpr));
 	n->rip = c->in.rip;
 	n->rflags = c->in.rflags | (c->single_step ? FL_TF : 0);
-	n->cs = c->mode == MODE_64 ? USER_CS : USER32_CS;
+	n->cs = USER_CS;
 	n->ss = USER_DS;
+	if (c->mode != MODE_64) {
+		n->cs = diff_segments[c->seg[SEG_CS]].selector;
+		n->ss = diff_segments[c->seg[SEG_SS]].selector;
+		n->ds = diff_segments[c->seg[SEG_DS]].selector;
+		n->es = diff_segments[c->seg[SEG_ES]].selector;
+		n->fs = diff_segments[c->seg[SEG_FS]].selector;
+		n->gs = diff_segments[c->seg[SEG_GS]].selector;
+	}
 	n->fs_base = c->in.fs_base;
 	n->gs_base = c->in.gs_base;
-	n->flat_fs_gs = c->mode != MODE_64;
+	n->load_segments = c->mode != MODE_64;
 	memset(x, 0, 32);
 	memcpy(x, &c->in.fcw, 2);
 	memcpy(x + 2, &c->in.fsw, 2);
@@ -232,14 +278,14 @@ void native_run(const struct diff_case *c, struct diff_result *r)
 	n->running = 1;
 	native_enter(n);
 	memset(code, 0xcc, c->len < c->room ? c->len : c->room);
-	settle(c, r);
+	diff_settle(c, r);
 }
 
 /* A window at its address, backed by `fd`; the page before and the page after stay free. */
 static bool map_window(int fd, uint64_t addr, unsigned pages, unsigned page, int prot)
 {
 	void *want = (void *)(addr - PAGE);
-	void *guard = mmap(want, (pages + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	void *guard = mmap(want, (pages + 2) * PAGE, PROT_NONE, MAP_FIXED_ANONYMOUS, -1, 0);
 
 	if (guard != want)
 		return false;
@@ -254,6 +300,7 @@ bool native_init(const uint8_t *image, const char **why)
 	struct itimerval tick = { { 0, TIMER_US }, { 0, TIMER_US } };
 	stack_t ss = { .ss_sp = stack, .ss_size = sizeof(stack) };
 	unsigned a, b, cx, d;
+	void *entry_stack;
 	int fd;
 
 	*why = NULL;
@@ -263,6 +310,8 @@ bool native_init(const uint8_t *image, const char **why)
 		*why = "the host does not let programs set FS and GS bases";
 	else if ((uintptr_t)&native_context >> 32 == 0)
 		*why = "the test program lies below 4 GiB: build it position-independent";
+	else if (sanitized)
+		*why = "the address sanitizer's shadow lies where instructions must find nothing";
 	if (*why)
 		return false;
 	__cpuid_count(0xd, 2, a, b, cx, d);
@@ -273,7 +322,8 @@ bool native_init(const uint8_t *image, const char **why)
 		return false;
 	}
 	native_image = mmap(NULL, (IMAGE_PAGES + CODE_PAGES) * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (native_image == MAP_FAILED || !map_window(fd, DATA_BASE, DATA_RW_PAGES + 1, IMAGE_DATA, PROT_READ | PROT_WRITE) ||
+	if (native_image == MAP_FAILED ||
+	    !map_window(fd, DATA_BASE, DATA_RW_PAGES + 1, IMAGE_DATA, PROT_READ | PROT_WRITE) ||
 	    mprotect((void *)(uintptr_t)DATA_RO_BASE, PAGE, PROT_READ) ||
 	    !map_window(fd, STACK_BASE, 1, IMAGE_STACK, PROT_READ | PROT_WRITE) ||
 	    !map_window(fd, CODE_BASE, CODE_PAGES, IMAGE_PAGES, PROT_READ | PROT_EXEC)) {
@@ -291,6 +341,16 @@ bool native_init(const uint8_t *image, const char **why)
 	(void)*(volatile uint8_t *)(uintptr_t)DATA_RO_BASE;
 	for (unsigned n = 0; n < CODE_PAGES; n++)
 		(void)*(volatile uint8_t *)(uintptr_t)(CODE_BASE + n * PAGE);
+	/*
+	 * IRETQ to a 16-bit stack leaves bits 16 and up of RSP as they are: they must be the same in every run. Cases
+	 * with such a stack have them as this page has.
+	 */
+	entry_stack = mmap((void *)ENTRY_STACK, PAGE, PROT_READ | PROT_WRITE, MAP_FIXED_ANONYMOUS, -1, 0);
+	if (entry_stack != (void *)ENTRY_STACK) {
+		*why = "the address of the entry stack is taken";
+		return false;
+	}
+	native_context.stack = ENTRY_STACK + PAGE;
 	__asm__ volatile("mov %0, %%ds\n	mov %0, %%es" : : "r"(USER_DS));
 	__asm__ volatile("rdfsbase %0" : "=r"(native_context.host_fs));
 	__asm__ volatile("rdgsbase %0" : "=r"(native_context.host_gs));

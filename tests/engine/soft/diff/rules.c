@@ -10,7 +10,8 @@
 
 #include "diff.h"
 
-static bool host_rtm, host_xop, host_amd;
+bool diff_host_amd;
+static bool host_rtm, host_xop;
 
 void diff_rules_init(void)
 {
@@ -20,12 +21,12 @@ void diff_rules_init(void)
 		host_rtm = b >> 11 & 1;
 	if (__get_cpuid(0x80000001, &a, &b, &c, &d))
 		host_xop = c >> 11 & 1;
-	host_amd = __get_cpuid(0, &a, &b, &c, &d) && c == 0x444d4163;
+	diff_host_amd = __get_cpuid(0, &a, &b, &c, &d) && c == 0x444d4163;
 }
 
 /* ---- What may run -------------------------------------------------------- */
 
-static enum diff_rule rule_1b(uint8_t op, uint8_t next, unsigned mode, bool p66, bool rep, bool *control_flow)
+static enum diff_rule rule_1b(uint8_t op, uint8_t next, unsigned mode, bool rep, bool *control_flow)
 {
 	unsigned reg = next >> 3 & 7;
 	bool is_reg = next >> 6 == 3;
@@ -47,18 +48,16 @@ static enum diff_rule rule_1b(uint8_t op, uint8_t next, unsigned mode, bool p66,
 	case 0xcd:                                   /* gates that programs may use */
 		return next == 3 || next == 4 || next == 0x80 ? RULE_SKIP : RULE_RUN;
 	case 0xff:
-		if (reg == 2 || reg == 4) {
+		if (reg == 2 || reg == 4)
 			*control_flow = true;
-			return p66 && mode == MODE_64 && host_amd ? RULE_SKIP : RULE_RUN;
-		}
 		return reg == 3 || reg == 5 ? RULE_SKIP : RULE_RUN;
 	case 0xe0: case 0xe1:                        /* LOOPNE, LOOPE: on AMD F2 and F3 decide, not the opcode */
-		if (rep && host_amd)
+		if (rep && diff_host_amd)
 			return RULE_SKIP;
 		/* fall through */
 	case 0x70 ... 0x7f: case 0xe2: case 0xe3: case 0xe8: case 0xe9: case 0xeb: case 0xc2: case 0xc3:
 		*control_flow = true;
-		return p66 && mode == MODE_64 && host_amd ? RULE_SKIP : RULE_RUN; /* AMD truncates RIP, Intel ignores 66 */
+		return RULE_RUN;
 	default:
 		return RULE_RUN;
 	}
@@ -70,7 +69,7 @@ static enum diff_rule rule_0f(uint8_t op, uint8_t next, bool f3, bool f2, bool p
 	bool is_reg = next >> 6 == 3;
 
 	switch (op) {
-	case 0x00:                                   /* SLDT and STR are emulated by Linux under UMIP; VERR, VERW see its GDT */
+	case 0x00:                                   /* SLDT, STR: Linux emulates them; VERR, VERW see its GDT */
 		return reg == 2 || reg == 3 ? RULE_RUN : RULE_SKIP;
 	case 0x01:
 		if (!is_reg)
@@ -88,9 +87,9 @@ static enum diff_rule rule_0f(uint8_t op, uint8_t next, bool f3, bool f2, bool p
 	case 0x78: case 0x79:                        /* VMREAD, VMWRITE, EXTRQ, INSERTQ */
 		return RULE_SKIP;
 	case 0x20: case 0x22:                        /* CR8 by LOCK on AMD */
-		return lock && host_amd ? RULE_SKIP : RULE_RUN;
+		return lock && diff_host_amd ? RULE_SKIP : RULE_RUN;
 	case 0x35:                                   /* SYSEXIT: #GP, on AMD #UD in long mode */
-		return host_amd ? RULE_SKIP : RULE_RUN;
+		return diff_host_amd ? RULE_SKIP : RULE_RUN;
 	case 0x1e: case 0x1c:                        /* RDSSP, CLDEMOTE */
 		return f3 && is_reg && reg == 1 ? RULE_SKIP : RULE_RUN;
 	case 0xae:
@@ -153,21 +152,18 @@ enum diff_rule diff_may_run(const uint8_t *bytes, unsigned n, unsigned mode, boo
 		return RULE_RUN; /* nothing but prefixes: too long to be anything */
 	op = bytes[at];
 	/* VPEXTRQ, VPINSRQ outside 64-bit mode: the doubleword forms, on AMD #UD. */
-	if (op == 0xc4 && mode != MODE_64 && host_amd && (bytes[at + 1] & 31) == 3 && bytes[at + 2] & 0x80 &&
+	if (op == 0xc4 && mode != MODE_64 && diff_host_amd && (bytes[at + 1] & 31) == 3 && bytes[at + 2] & 0x80 &&
 	    (bytes[at + 3] == 0x16 || bytes[at + 3] == 0x22))
 		return RULE_SKIP;
 	if (op != 0x0f)
-		return rule_1b(op, bytes[at + 1], mode, p66, f2 || f3, control_flow);
+		return rule_1b(op, bytes[at + 1], mode, f2 || f3, control_flow);
 	op = bytes[at + 1];
 	if (op == 0x38)
 		return rule_0f38(bytes[at + 2], f3);
 	if (op == 0x3a)
 		return bytes[at + 2] == 0xf0 ? RULE_SKIP : RULE_RUN; /* HRESET */
-	if ((op & 0xf0) == 0x80) {
+	if ((op & 0xf0) == 0x80)
 		*control_flow = true;
-		if (p66 && mode == MODE_64 && host_amd)
-			return RULE_SKIP;
-	}
 	return rule_0f(op, bytes[at + 2], f3, f2, p66, lock);
 }
 
@@ -175,7 +171,7 @@ enum diff_rule diff_may_run(const uint8_t *bytes, unsigned n, unsigned mode, boo
 
 static unsigned shift_count(const struct diff_case *c)
 {
-	const struct insn *i = &c->insn;
+	const struct insn *i = &c->insn[0];
 	unsigned count;
 
 	if (i->map == MAP_1B && (i->opcode == 0xd0 || i->opcode == 0xd1))
@@ -189,7 +185,7 @@ static unsigned shift_count(const struct diff_case *c)
 
 static uint64_t undefined_1b(const struct diff_case *c)
 {
-	const struct insn *i = &c->insn;
+	const struct insn *i = &c->insn[0];
 	unsigned reg = i->modrm >> 3 & 7, size = i->opcode & 1 ? i->opsize * 8 : 8, count;
 
 	switch (i->opcode) {
@@ -225,7 +221,7 @@ static uint64_t undefined_1b(const struct diff_case *c)
 
 static uint64_t undefined_0f(const struct diff_case *c)
 {
-	const struct insn *i = &c->insn;
+	const struct insn *i = &c->insn[0];
 	unsigned count;
 
 	switch (i->opcode) {
@@ -247,13 +243,11 @@ static uint64_t undefined_0f(const struct diff_case *c)
 	}
 }
 
-uint64_t diff_defined_flags(const struct diff_case *c)
+uint64_t diff_undefined_flags(const struct diff_case *c)
 {
-	const struct insn *i = &c->insn;
-	uint64_t visible = FLAGS_ARITH | FL_DF | FL_NT | FL_AC | FL_ID | FL_IOPL | FL_IF, undefined = 0;
+	const struct insn *i = &c->insn[0];
+	uint64_t undefined = 0;
 
-	if (!c->valid)
-		return visible;
 	if (i->map == MAP_1B)
 		undefined = undefined_1b(c);
 	else if (i->map == MAP_0F && !(i->prefixes & PFX_VEX))
@@ -266,141 +260,7 @@ uint64_t diff_defined_flags(const struct diff_case *c)
 		undefined = FL_AF | FL_PF;
 	else if (i->map == MAP_0F38 && i->opcode == 0xf7 && i->prefixes & PFX_VEX && !i->pp) /* BEXTR */
 		undefined = FL_AF | FL_SF | FL_PF;
-	return visible & ~undefined;
-}
-
-/* ---- Where one CPU may differ from another ------------------------------- */
-
-/* FXSAVE, FXRSTOR, XSAVE, XRSTOR, XSAVEOPT, XSAVEC */
-bool diff_is_area(const struct insn *i)
-{
-	unsigned reg = i->modrm >> 3 & 7;
-
-	return i->map == MAP_0F && i->is_mem && !(i->prefixes & PFX_VEX) &&
-	       ((i->opcode == 0xae && (reg < 2 || (reg >= 4 && reg < 7))) || (i->opcode == 0xc7 && reg >= 3 && reg <= 5));
-}
-
-/* FLDENV, FNSTENV, FRSTOR, FNSAVE */
-static bool is_environment(const struct insn *i)
-{
-	unsigned reg = i->modrm >> 3 & 7;
-
-	return i->map == MAP_1B && i->is_mem && ((i->opcode == 0xd9 && (reg == 4 || reg == 6)) || (i->opcode == 0xdd && (reg == 4 || reg == 6)));
-}
-
-/* VMASKMOVPS, VMASKMOVPD, VPMASKMOV */
-static bool is_masked_move(const struct insn *i)
-{
-	return i->map == MAP_0F38 && i->prefixes & PFX_VEX && ((i->opcode >= 0x2c && i->opcode <= 0x2f) || i->opcode == 0x8c || i->opcode == 0x8e);
-}
-
-static bool is_gather(const struct insn *i)
-{
-	return i->map == MAP_0F38 && i->prefixes & PFX_VEX && i->opcode >= 0x90 && i->opcode <= 0x93;
-}
-
-static bool canonical(uint64_t a)
-{
-	return (uint64_t)((int64_t)(a << 16) >> 16) == a;
-}
-
-static bool canonical_offset(const struct diff_case *c)
-{
-	const struct insn *i = &c->insn;
-	uint64_t off;
-
-	if (i->is_mem)
-		off = diff_operand(c) - (i->seg == SEG_FS ? c->in.fs_base : c->in.gs_base);
-	else if (i->map == MAP_1B && i->opcode >= 0xa0 && i->opcode <= 0xa3)
-		off = i->imm;
-	else
-		off = c->in.gpr[R_SI];
-	return canonical(off) && canonical(off + 31);
-}
-
-static bool memory_fault(const struct diff_result *r)
-{
-	return r->vector == EXC_GP || r->vector == EXC_SS || r->vector == EXC_PF;
-}
-
-static bool fetch_fault(const struct diff_result *r)
-{
-	return r->vector == EXC_UD || r->vector == EXC_GP || (r->vector == EXC_PF && r->error & 16);
-}
-
-static bool same_but_mxcsr(const struct diff_result *a, const struct diff_result *b)
-{
-	struct diff_state s = a->out;
-
-	s.mxcsr = b->out.mxcsr;
-	return !memcmp(&s, &b->out, sizeof(s));
-}
-
-/*
- * Faults of instructions that access memory in parts: which part faults first
- * and what the parts before it have done is the implementation's.
- */
-bool diff_fault_excused(const struct diff_case *c, const struct diff_result *host, const struct diff_result *soft)
-{
-	const struct insn *i = &c->insn;
-	bool both = host->vector == EXC_PF && soft->vector == EXC_PF, parts;
-
-	/* Too long, not mapped, no instruction: what is found first. */
-	if ((!c->valid || c->room < 15) && fetch_fault(host) && fetch_fault(soft))
-		return true;
-	/* MXCSR.MM, which AMD has and the guest is not offered. */
-	if (host->vector < 0 && host->out.mxcsr & 0x20000 && soft->vector == EXC_GP)
-		return true;
-	if (!c->valid)
-		return false;
-	/* DPPS, DPPD: which of the operations before an unmasked exception left their flags. */
-	if (i->map == MAP_0F3A && (i->opcode == 0x40 || i->opcode == 0x41) && host->vector == EXC_XM && soft->vector == EXC_XM)
-		return true;
-	/* AMD: the offset in FS and GS must be canonical itself. */
-	if (host_amd && host->vector == EXC_GP && c->mode == MODE_64 && (i->seg == SEG_FS || i->seg == SEG_GS) && !canonical_offset(c))
-		return true;
-	parts = is_environment(i) || is_masked_move(i) || is_gather(i) || (i->map == MAP_1B && (i->opcode == 0xdf || i->opcode == 0xdb));
-	/* Just below the hole of non-canonical addresses: the first part faults by its page or all by where it ends. */
-	if (parts && (host->cr2 | soft->cr2) - 0x7fffffffff80 < 0x80 && (host->vector == EXC_PF || soft->vector == EXC_PF))
-		return true;
-	/* Not aligned and not canonical, not mapped, over the limit: which is seen first. */
-	if (diff_is_area(i) && memory_fault(host) && memory_fault(soft))
-		return true;
-	/* MOVSXD of 16 bits reads 32 on AMD. */
-	if (host_amd && i->map == MAP_1B && i->opcode == 0x63 && c->mode == MODE_64 && i->opsize == 2 && memory_fault(host))
-		return true;
-	/* A gather's mask: SDM normalises what is left of it, AMD leaves it alone. Which elements came before is free. */
-	if (is_gather(i))
-		return memory_fault(host) && host->vector == soft->vector && host->cr2 == soft->cr2;
-	/* ARPL reads before it looks whether the segment may be written, and may have nothing to write. */
-	if (i->map == MAP_1B && i->opcode == 0x63 && c->mode != MODE_64)
-		return soft->vector == EXC_GP;
-	/* The operand is over the limit of the stack segment and not aligned. */
-	if (i->stack && i->map != MAP_1B && host->vector + soft->vector == EXC_GP + EXC_SS)
-		return true;
-	/* Group 1A but /0 shares its opcode with XOP. */
-	if (i->map == MAP_1B && i->opcode == 0x8f && i->modrm & 0x38 && host->vector == EXC_GP)
-		return soft->vector == EXC_UD;
-	/*
-	 * An unmasked overflow or underflow whose rebiased result is exact does not set PE. The engine, which lets the
-	 * host compute with everything masked, can't know.
-	 */
-	if (host->vector == EXC_XM && soft->vector == EXC_XM && (host->out.mxcsr ^ soft->out.mxcsr) == 0x20 &&
-	    host->out.mxcsr & ~(host->out.mxcsr >> 7) & 0x18)
-		return same_but_mxcsr(host, soft);
-	/* CALL: the target's check or the push. */
-	if (i->map == MAP_1B && i->opcode == 0xff && (i->modrm >> 3 & 7) == 2)
-		return memory_fault(host) && soft->vector == EXC_GP;
-	if (host->vector != EXC_PF)
-		return false;
-	if (diff_is_area(i))
-		return true; /* also which components are looked at */
-	if (is_environment(i) || is_masked_move(i))
-		return both && host->cr2 - soft->cr2 < PAGE;
-	if (i->map == MAP_1B && (i->opcode == 0x60 || i->opcode == 0x61)) /* PUSHA, POPA */
-		return both;
-	/* MASKMOVQ, MASKMOVDQU: bytes that are not selected may fault or not. */
-	return i->map == MAP_0F && i->opcode == 0xf7;
+	return undefined;
 }
 
 /* ---- On the host, not offered -------------------------------------------- */
@@ -416,7 +276,8 @@ static bool not_offered_vex(const struct insn *i)
 		return (op >= 0x50 && op <= 0x53) ||               /* AVX-VNNI */
 		       op == 0xb4 || op == 0xb5 ||                 /* AVX-IFMA */
 		       op == 0xb0 || op == 0xb1 || op == 0x72 ||   /* AVX-NE-CONVERT */
-		       op == 0xd2 || op == 0xd3 || op == 0xcb || op == 0xcc || op == 0xcd || op == 0xda || /* INT16, SHA512, SM3, SM4 */
+		       op == 0xd2 || op == 0xd3 ||                 /* AVX-VNNI-INT16 */
+		       op == 0xcb || op == 0xcc || op == 0xcd || op == 0xda || /* SHA512, SM3, SM4 */
 		       op == 0xcf ||                               /* GFNI */
 		       op == 0x49 || op == 0x4b || (op >= 0x5c && op <= 0x5e) || op == 0x6c || /* AMX */
 		       (op >= 0xe0 && op <= 0xef) ||               /* CMPccXADD */
@@ -425,21 +286,20 @@ static bool not_offered_vex(const struct insn *i)
 		return (op >= 0x30 && op <= 0x33) ||               /* mask shifts */
 		       op == 0xce || op == 0xcf || op == 0xde ||   /* GFNI, SM3 */
 		       (i->vl && op == 0x44) ||                    /* VPCLMULQDQ */
-		       (op >= 0x5c && op <= 0x5f) || (op >= 0x68 && op <= 0x6f) || (op >= 0x78 && op <= 0x7f) || /* FMA4 */
+		       (op >= 0x5c && op <= 0x5f) ||               /* FMA4 */
+		       (op >= 0x68 && op <= 0x6f) || (op >= 0x78 && op <= 0x7f) ||
 		       op == 0x48 || op == 0x49;                   /* XOP's VPERMIL2 */
 	default:
 		return false;
 	}
 }
 
-bool diff_not_offered(const struct diff_case *c)
+bool diff_not_offered(const struct insn *i)
 {
-	const struct insn *i = &c->insn;
-
 	if (i->prefixes & PFX_VEX)
 		return not_offered_vex(i) ||
 		       /* AMD does not look at W of VPERMQ and VPERMPD. */
-		       (host_amd && i->map == MAP_0F3A && i->opcode <= 1 && !(i->rex & 8));
+		       (diff_host_amd && i->map == MAP_0F3A && i->opcode <= 1 && !(i->rex & 8));
 	switch (i->map) {
 	case MAP_0F:
 		/* MOVNTSS, MOVNTSD of SSE4a; CLWB; XSAVES and kin; WBNOINVD is a WBINVD elsewhere */

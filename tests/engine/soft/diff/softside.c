@@ -3,11 +3,11 @@
  * The same instruction on the soft engine: a vCPU in ring 3 of long mode whose
  * page tables show the windows of diff.h.
  *
- * Two ways. Directly: decode, bind and call the handler, as the loop would;
- * faults land here with the event not yet delivered. By step: vcpu_set_state()
- * and vcpu_step(), the bytes fetched through the page tables and faults
- * delivered through an IDT, whose handlers tell the vector and whose stack
- * frame tells the rest.
+ * Directly: decode, bind and call the handler, as the loop would; faults land
+ * here with the event not yet delivered. Otherwise vcpu_set_state(), and
+ * vcpu_step() or vcpu_run() into an INT3: the bytes are fetched through the
+ * page tables, and faults are delivered through an IDT, whose handlers tell the
+ * vector and whose stack frame tells the rest.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -18,8 +18,14 @@
 
 #define KERNEL_BASE 0xffffa00000000000ull
 enum { /* physical pages */
-	P_KERNEL, P_KSTACK, P_PML4, P_TABLES, P_TABLES_END = P_TABLES + 10, P_IMAGE = P_TABLES_END,
-	P_CODE = P_IMAGE + IMAGE_PAGES, P_END = P_CODE + CODE_PAGES,
+       P_KERNEL,
+       P_KSTACK,
+       P_PML4,
+       P_TABLES,
+       P_TABLES_END = P_TABLES + 10,
+       P_IMAGE = P_TABLES_END,
+       P_CODE = P_IMAGE + IMAGE_PAGES,
+       P_END = P_CODE + CODE_PAGES,
 };
 enum { K_IDT = 0, K_GDT = 0x400, K_TSS = 0x500, K_HANDLERS = 0x800, HANDLER_SIZE = 16 };
 
@@ -66,12 +72,13 @@ static void build_memory(void)
 	map_page(KERNEL_BASE + PAGE, P_KSTACK, PTE_W | PTE_NX);
 	for (unsigned n = 0; n < 32; n++) {
 		uint64_t handler = KERNEL_BASE + K_HANDLERS + n * HANDLER_SIZE;
-		uint64_t gate[2] = { (handler & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48, handler >> 32 };
+		uint64_t gate[2] = { (handler & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (handler >> 16 & 0xffff) << 48,
+				     handler >> 32 };
 
 		if (n == EXC_BP || n == EXC_OF)
 			gate[0] |= 3ull << 45;
 		memcpy(ram + K_IDT + n * 16, gate, 16);
-		memcpy(ram + K_HANDLERS + n * HANDLER_SIZE, "\xeb\xfe", 2);
+		memcpy(ram + K_HANDLERS + n * HANDLER_SIZE, "\xe6\xf4\xeb\xfe", 4); /* out %al, $0xf4; jmp . */
 	}
 	gdt[1] = 0x00af9b000000ffff;
 	gdt[2] = 0x00cf93000000ffff;
@@ -84,10 +91,30 @@ static void build_memory(void)
 	ram[K_TSS + 0x66] = 0x68; /* I/O map beyond the limit: no port is open */
 }
 
-static struct cpu_segment code_segment(unsigned mode)
+/* As the kernel leaves FS and GS in 64-bit mode: a null selector, a base. */
+static struct cpu_segment null_segment(uint64_t base)
 {
-	return mode == MODE_64 ? (struct cpu_segment){ .limit = UINT32_MAX, .attr = 0xa0fb, .selector = 0x33 } :
-				 (struct cpu_segment){ .limit = UINT32_MAX, .attr = 0xc0fb, .selector = 0x23 };
+	return (struct cpu_segment){ .base = base, .attr = SEG_ATTR_UNUSABLE };
+}
+
+static struct cpu_segment segment(unsigned n)
+{
+	const struct diff_segment *s = &diff_segments[n];
+
+	return (struct cpu_segment){ .base = s->base, .limit = s->limit, .attr = s->attr, .selector = s->selector };
+}
+
+static void set_segments(const struct diff_case *c, struct cpu_segment seg[SEG_COUNT])
+{
+	if (c->mode != MODE_64) {
+		for (unsigned n = 0; n < SEG_COUNT; n++)
+			seg[n] = segment(c->seg[n]);
+		return;
+	}
+	seg[SEG_CS] = (struct cpu_segment){ .limit = UINT32_MAX, .attr = 0xa0fb, .selector = 0x33 };
+	seg[SEG_SS] = seg[SEG_DS] = seg[SEG_ES] = segment(DIFF_FLAT_DATA);
+	seg[SEG_FS] = null_segment(c->in.fs_base);
+	seg[SEG_GS] = null_segment(c->in.gs_base);
 }
 
 static uint64_t no_device(void *opaque, uint64_t gpa, unsigned size)
@@ -104,8 +131,21 @@ static uint32_t no_port(void *opaque, uint16_t port, unsigned size)
 	return UINT32_MAX;
 }
 
+/* The exception handlers end in an OUT. */
 static void no_port_write(void *opaque, uint16_t port, uint32_t value, unsigned size)
 {
+	vcpu_kick(&v->vcpu);
+}
+
+/* The handler of what nobody binds. */
+static insn_fn *unknown;
+
+bool softside_knows(const struct insn *insn)
+{
+	struct insn i = *insn;
+
+	soft_bind(v->engine, &i);
+	return i.fn != unknown;
 }
 
 bool softside_init(const uint8_t *image, const char **why)
@@ -114,9 +154,14 @@ bool softside_init(const uint8_t *image, const char **why)
 	struct engine_config config = {
 		.kind = ENGINE_SOFT,
 		.cpus = 1,
-		.host = { .mmio_read = no_device, .mmio_write = no_device_write, .pio_read = no_port, .pio_write = no_port_write },
+		.host = { .mmio_read = no_device,
+			  .mmio_write = no_device_write,
+			  .pio_read = no_port,
+			  .pio_write = no_port_write },
 	};
 	struct cpu_state *s = base_state = aligned_alloc(64, sizeof(*s));
+	static const struct diff_case c = { .mode = MODE_64 };
+	struct insn insn;
 	struct engine *e;
 
 	ram = mmap(NULL, P_END * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -136,13 +181,10 @@ bool softside_init(const uint8_t *image, const char **why)
 	cpu_state_reset(s, 0);
 	s->cr0 = 0x80050033; /* PG, AM, WP, NE, ET, MP, PE */
 	s->cr3 = P_PML4 * PAGE;
-	s->cr4 = 0x50668;    /* DE, PAE, MCE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE */
+	s->cr4 = 0x50668; /* DE, PAE, MCE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE */
 	s->xcr0 = 7;
-	s->efer = 0xd01;     /* SCE, LME, LMA, NXE */
-	s->seg[SEG_CS] = code_segment(MODE_64);
-	s->seg[SEG_SS] = s->seg[SEG_DS] = s->seg[SEG_ES] =
-		(struct cpu_segment){ .limit = UINT32_MAX, .attr = 0xc0f3, .selector = 0x2b };
-	s->seg[SEG_FS] = s->seg[SEG_GS] = (struct cpu_segment){ .attr = SEG_ATTR_UNUSABLE };
+	s->efer = 0xd01; /* SCE, LME, LMA, NXE */
+	set_segments(&c, s->seg);
 	s->ldtr = (struct cpu_segment){ .attr = SEG_ATTR_UNUSABLE };
 	s->tr = (struct cpu_segment){ .base = KERNEL_BASE + K_TSS, .limit = 0x67, .attr = 0x8b, .selector = 0x40 };
 	s->gdtr = (struct cpu_table){ .base = KERNEL_BASE + K_GDT, .limit = 0x4f };
@@ -152,6 +194,10 @@ bool softside_init(const uint8_t *image, const char **why)
 		*why = err_msg(&err);
 		return false;
 	}
+	insn_decode(&insn, (const uint8_t *)"\x0f\x0b\x90\x90", 4, MODE_64);
+	insn.opcode = 0x04; /* nothing has ever been there */
+	soft_bind(soft_engine(e), &insn);
+	unknown = insn.fn;
 	return true;
 }
 
@@ -187,18 +233,7 @@ static void take_state(struct diff_result *r)
 		memcpy(s->st[n], v->fx + FX_ST + n * 16, 10);
 }
 
-static struct cpu_segment fs_gs_segment(unsigned mode, uint64_t base)
-{
-	return mode == MODE_64 ? (struct cpu_segment){ .base = base, .attr = SEG_ATTR_UNUSABLE } : base_state->seg[SEG_DS];
-}
-
 /* ---- Directly ------------------------------------------------------------ */
-
-static bool repeats(const struct insn *i)
-{
-	return i->map == MAP_1B && i->prefixes & (PFX_F2 | PFX_F3) &&
-	       ((i->opcode >= 0xa4 && i->opcode <= 0xaf) || (i->opcode >= 0x6c && i->opcode <= 0x6f));
-}
 
 /* True if the instruction ended, false if it raised v->event. In a function of its own, as run_landing() is. */
 static __attribute__((noinline)) bool call_handler(struct soft_vcpu *v, const struct insn *i)
@@ -211,7 +246,8 @@ static __attribute__((noinline)) bool call_handler(struct soft_vcpu *v, const st
 	do {
 		v->next_rip = v->rip + i->len;
 		i->fn(v, i);
-	} while (v->next_rip == v->rip && repeats(i)); /* stopped between iterations */
+	} while (v->next_rip == v->rip && diff_is_string(i) &&
+		 i->prefixes & (PFX_F2 | PFX_F3)); /* stopped between iterations */
 	__asm__ volatile("" : : : "memory");
 	return true;
 }
@@ -221,12 +257,14 @@ static void run_direct(const struct diff_case *c, struct diff_result *r)
 	struct insn insn;
 	enum decode_result d;
 
-	v->seg[SEG_FS] = fs_gs_segment(c->mode, c->in.fs_base);
-	v->seg[SEG_GS] = fs_gs_segment(c->mode, c->in.gs_base);
 	v->rflags = c->in.rflags;
-	if (v->mode != c->mode || v->cpl != 3 || v->borrowed || v->tlb_view != TLB_USER || v->ac_check) {
-		v->seg[SEG_CS] = code_segment(c->mode);
-		v->seg[SEG_SS] = base_state->seg[SEG_SS];
+	if (c->mode == MODE_64 && v->mode == MODE_64) {
+		v->seg[SEG_FS] = null_segment(c->in.fs_base);
+		v->seg[SEG_GS] = null_segment(c->in.gs_base);
+	}
+	if (c->mode != MODE_64 || v->mode != c->mode || v->cpl != 3 || v->borrowed || v->tlb_view != TLB_USER ||
+	    v->ac_check || v->rflags & FL_AC) {
+		set_segments(c, v->seg);
 		soft_update_mode(v);
 	}
 	memcpy(v->gpr, c->in.gpr, sizeof(c->in.gpr));
@@ -237,48 +275,48 @@ static void run_direct(const struct diff_case *c, struct diff_result *r)
 	v->event.active = 0;
 	v->shadow = 0;
 	atomic_store(&v->request, 0);
-	d = insn_decode(&insn, c->bytes, 15, c->mode);
 	r->vector = -1;
 	r->error = 0;
 	r->cr2 = 0;
-	if (d == DECODE_OK) {
+	for (unsigned n = 0, at = 0; n < c->count && r->vector < 0; n++, at += insn.len) {
+		d = insn_decode(&insn, c->bytes + at, 15, c->mode | insn_decode_flags());
+		if (d != DECODE_OK) {
+			r->vector = d == DECODE_UD ? EXC_UD : EXC_GP;
+			break;
+		}
 		soft_bind(v->engine, &insn);
-		if (call_handler(v, &insn)) {
-			r->out.rip = c->mode == MODE_64 ? v->next_rip : (uint32_t)v->next_rip;
-		} else {
+		if (!call_handler(v, &insn)) {
 			r->vector = v->event.vector;
 			r->error = v->event.has_error ? v->event.error : 0;
 			r->cr2 = r->vector == EXC_PF ? v->event.payload : 0;
-			r->out.rip = v->event.kind == EVENT_EXCEPTION ? v->rip : v->next_rip;
+			v->rip = v->event.kind == EVENT_EXCEPTION ? v->rip : v->next_rip;
+			break;
 		}
-	} else {
-		r->vector = d == DECODE_UD ? EXC_UD : EXC_GP;
-		r->out.rip = v->rip;
+		v->rip = c->mode == MODE_64 ? v->next_rip : (uint32_t)v->next_rip;
 	}
+	r->out.rip = v->rip;
 	take_state(r);
 }
 
-/* ---- By step ------------------------------------------------------------- */
+/* ---- As a machine does ---------------------------------------------------- */
 
 static uint64_t kernel_stack(uint64_t at)
 {
 	return get64(ram + P_KSTACK * PAGE + (at - KERNEL_BASE - PAGE));
 }
 
-static void run_step(const struct diff_case *c, struct diff_result *r)
+static void run_whole(const struct diff_case *c, struct diff_result *r)
 {
 	static struct err err;
 	struct cpu_state *s = base_state;
-	uint64_t code = c->in.rip - CODE_BASE, sp;
+	uint64_t code = diff_code_at(c) - CODE_BASE, sp;
 	enum vcpu_exit exit;
 
-	engine_written(&v->engine->engine, P_CODE * PAGE + code, c->room < 16 ? c->room : 16);
+	engine_written(&v->engine->engine, P_CODE * PAGE + code, c->len < c->room ? c->room : c->len);
 	memcpy(s->gpr, c->in.gpr, sizeof(s->gpr));
 	s->rip = c->in.rip;
 	s->rflags = c->in.rflags;
-	s->seg[SEG_CS] = code_segment(c->mode);
-	s->seg[SEG_FS] = fs_gs_segment(c->mode, c->in.fs_base);
-	s->seg[SEG_GS] = fs_gs_segment(c->mode, c->in.gs_base);
+	set_segments(c, s->seg);
 	fx_put(s->xsave, &c->in);
 	for (int n = 0; n < 16; n++) {
 		memcpy(s->xsave + FX_XMM + n * 16, c->in.ymm[n], 16);
@@ -288,8 +326,14 @@ static void run_step(const struct diff_case *c, struct diff_result *r)
 	r->vector = -1;
 	r->error = 0;
 	r->cr2 = 0;
-	if (vcpu_set_state(&v->vcpu, s, &err) || vcpu_step(&v->vcpu, 1, &exit, &err) || exit != VCPU_EXIT_KICK) {
+	if (vcpu_set_state(&v->vcpu, s, &err) || (c->way == DIFF_STEP && vcpu_step(&v->vcpu, 1, &exit, &err))) {
 		r->vector = 1000;
+		return;
+	}
+	if (c->way == DIFF_RUN)
+		exit = vcpu_run(&v->vcpu, &err);
+	if (exit != VCPU_EXIT_KICK) {
+		r->vector = 1001 + (int)exit;
 		return;
 	}
 	take_state(r);
@@ -306,17 +350,21 @@ static void run_step(const struct diff_case *c, struct diff_result *r)
 	r->out.rip = kernel_stack(sp);
 	r->out.rflags = kernel_stack(sp + 16);
 	r->out.gpr[R_SP] = kernel_stack(sp + 24);
+	if (c->way == DIFF_RUN)
+		diff_settle(c, r);
 }
 
 void softside_run(const struct diff_case *c, struct diff_result *r)
 {
-	uint8_t *code = ram + P_CODE * PAGE + (c->in.rip - CODE_BASE);
+	uint8_t *code = ram + P_CODE * PAGE + (diff_code_at(c) - CODE_BASE);
 	unsigned n = c->len < c->room ? c->len : c->room;
 
 	memcpy(code, c->bytes, n);
-	if (c->by_step)
-		run_step(c, r);
-	else
+	if (c->way == DIFF_DIRECT)
 		run_direct(c, r);
+	else
+		run_whole(c, r);
 	memset(code, 0xcc, n);
+	if (c->way != DIFF_DIRECT)
+		engine_written(&v->engine->engine, P_CODE * PAGE + (diff_code_at(c) - CODE_BASE), n);
 }
