@@ -38,6 +38,10 @@ void cpuid_place(uint32_t leaf, uint32_t subleaf, unsigned index, unsigned cpus,
  * False for every other leaf.
  */
 bool cpuid_timing(uint32_t leaf, uint32_t tsc_khz, uint32_t regs[4]);
+static inline bool cpuid_is_timing(uint32_t leaf)
+{
+	return leaf == 0x15 || leaf == 0x16 || leaf == CPUID_KVM_TIMING;
+}
 
 /* The signature leaf "KVMKVMKVM"; leaves up to CPUID_KVM_TIMING exist. */
 void cpuid_kvm_signature(uint32_t regs[4]);

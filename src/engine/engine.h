@@ -171,7 +171,10 @@ void vcpu_nmi(struct vcpu *v);
 int vcpu_get_state(struct vcpu *v, struct cpu_state *s, struct err *err);
 int vcpu_set_state(struct vcpu *v, const struct cpu_state *s, struct err *err);
 
-/* Execute exactly `n` instructions (fewer on an exit other than KICK). Own thread. soft only: -ENOTSUP on kvm. */
+/*
+ * Execute exactly `n` instructions (fewer on an exit other than KICK, or if vcpu_kick() comes between two elements of a
+ * string instruction: it is not complete then). Own thread. soft only: -ENOTSUP on kvm.
+ */
 int vcpu_step(struct vcpu *v, unsigned n, enum vcpu_exit *exit, struct err *err);
 
 /* Guest-linear to guest-physical by the vCPU's current paging; false if not mapped. While the vCPU is outside vcpu_run(). */

@@ -110,9 +110,23 @@ static void flat_segments(struct cpu_state *s, uint32_t code_attr)
 	s->idtr = (struct cpu_table){ 0 };
 }
 
+static void set_lapic(struct cpu_state *s, unsigned offset, uint32_t value)
+{
+	memcpy(s->lapic + offset, &value, sizeof(value));
+}
+
+/* Firmware leaves the boot processor in virtual wire mode: the PIC comes through LINT0 (MultiProcessor Specification 1.4 §3.6.2.2). */
+static void virtual_wire(struct cpu_state *s)
+{
+	set_lapic(s, 0xf0, 0x1ff); /* SVR: enabled */
+	set_lapic(s, 0x350, 0x700); /* LVT LINT0: ExtINT */
+	set_lapic(s, 0x360, 0x400); /* LVT LINT1: NMI */
+}
+
 void boot_cpu_protected(struct cpu_state *s)
 {
 	cpu_state_reset(s, 0);
+	virtual_wire(s);
 	flat_segments(s, 0xc09b);
 	s->cr0 = 0x11; /* PE, ET */
 }
@@ -132,6 +146,7 @@ int boot_cpu_long(struct boot *b, struct cpu_state *s, struct err *err)
 	    mem_write(&b->machine->mem, BOOT_GDT, gdt, sizeof(gdt)))
 		return err_set(err, EFAULT, "no guest memory below 640 KiB");
 	cpu_state_reset(s, 0);
+	virtual_wire(s);
 	flat_segments(s, 0xa09b);
 	s->cr0 = 0x80000011; /* PG, ET, PE */
 	s->cr3 = BOOT_PAGE_TABLES;

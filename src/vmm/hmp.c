@@ -44,7 +44,7 @@ static int info_registers(struct vmm *v, FILE *f, struct err *err)
 {
 	bool running = v->machine->state == MACHINE_RUNNING;
 	struct cpu_state *s = aligned_alloc(64, (sizeof(*s) + 63) & ~63ul);
-	int ret = s ? 0 : err_set(err, ENOMEM, "no memory to read the registers");
+	int ret = s ? vmm_prepare(v, err) : err_set(err, ENOMEM, "no memory to read the registers");
 
 	machine_pause(v->machine);
 	for (unsigned i = 0; i < v->machine->config.cpus && !ret; i++) {

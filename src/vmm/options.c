@@ -34,7 +34,7 @@ static const struct {
 	{ "uuid", "UUID", "what SMBIOS tells the guest", O_UUID },
 	{ "no-reboot", NULL, "exit where the guest would reboot", O_NO_REBOOT },
 	{ "paused", NULL, "start paused; QMP's cont runs it", O_PAUSED },
-	{ "root-ports", "N", "PCI Express root ports, 0 to 16 (4)", O_ROOT_PORTS },
+	{ "root-ports", "N", "PCI Express root ports for hot-plug, 0 to 16 (0)", O_ROOT_PORTS },
 	{ "debugcon", "BACKEND", "port 0xe9 (0x402 with --firmware), with a back end as --serial's", O_DEBUGCON },
 	{ "debug-exit", NULL, "a write of N to port 0xf4 ends Keel with status 2N+1", O_DEBUG_EXIT },
 	{ "no-pvpanic", NULL, "leave out the panic notifier", O_NO_PVPANIC },
@@ -262,7 +262,6 @@ int options_parse(struct vmm_options *o, int argc, char **argv, struct err *err)
 	o->name = "keel";
 	o->cpus = 1;
 	o->memory = 256ull << 20;
-	o->root_ports = 4;
 	for (unsigned i = 0; i < N_OPTIONS; i++)
 		longs[i] = (struct option){ table[i].name, table[i].arg ? required_argument : no_argument, NULL, table[i].key };
 	optind = 0; /* glibc: start anew */

@@ -51,13 +51,21 @@ void vmm_stop(struct vmm *v)
 	qmp_event(v->qmp, "STOP", NULL);
 }
 
+int vmm_prepare(struct vmm *v, struct err *err)
+{
+	int ret = v->prepared ? 0 : machine_reset(v->machine, err);
+
+	v->prepared = !ret;
+	return ret;
+}
+
 int vmm_cont(struct vmm *v, struct err *err)
 {
 	if (v->machine->state == MACHINE_RUNNING)
 		return 0;
 	if (v->machine->state == MACHINE_ENDED)
 		return err_set(err, EPERM, "Resetting the Virtual Machine is required");
-	if (machine_start(v->machine, err))
+	if (vmm_prepare(v, err) || machine_start(v->machine, err))
 		return -err->code;
 	qmp_event(v->qmp, "RESUME", NULL);
 	return 0;
@@ -72,6 +80,7 @@ int vmm_reset(struct vmm *v, bool by_guest, struct err *err)
 	ret = machine_reset(v->machine, err);
 	if (ret)
 		return ret;
+	v->prepared = true;
 	v->panicked = false;
 	qmp_event(v->qmp, "RESET", json_pack("{s:b,s:s}", "guest", by_guest, "reason",
 					     by_guest ? "guest-reset" : "host-qmp-system-reset"));
@@ -82,7 +91,6 @@ void vmm_powerdown(struct vmm *v)
 {
 	if (v->machine->power_button)
 		v->machine->power_button(v->machine->power_opaque);
-	qmp_event(v->qmp, "POWERDOWN", NULL);
 }
 
 static void guest_reset(struct vmm *v)
@@ -135,6 +143,7 @@ static void machine_event(void *opaque, enum machine_stop what, uint32_t arg, co
 		vmm_quit(v, VMM_FAILED, false, "host-error");
 		break;
 	case MACHINE_POWERDOWN:
+		qmp_event(v->qmp, "POWERDOWN", NULL);
 		break;
 	}
 }
@@ -549,8 +558,6 @@ int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, stru
 		ret = add_devices(v, err);
 	if (!ret)
 		ret = setup_boot(v, err);
-	if (!ret)
-		ret = machine_reset(v->machine, err);
 	/* Last, so that whoever finds the socket finds a machine behind it. */
 	for (unsigned i = 0; i < o->qmps && !ret; i++)
 		ret = qmp_listen(v->qmp, o->qmp[i], err);
@@ -576,7 +583,7 @@ void vmm_free(struct vmm *v)
 
 int vmm_run(struct vmm *v, struct err *err)
 {
-	if (!v->options->paused && machine_start(v->machine, err))
+	if (!v->options->paused && (vmm_prepare(v, err) || machine_start(v->machine, err)))
 		return VMM_FAILED;
 	return loop_run(v->loop);
 }

@@ -32,6 +32,7 @@ struct vmm {
 	unsigned disks, nets;
 	struct device *balloon; /* or NULL */
 	struct qmp_server *qmp;
+	bool prepared;   /* the first reset is done: kernel and tables are in guest memory */
 	bool panicked;   /* since the last reset */
 	bool ended;      /* the machine has ended; only quit remains */
 };
@@ -41,6 +42,12 @@ int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, stru
 void vmm_free(struct vmm *v);
 /* Run until it ends: the exit status. */
 int vmm_run(struct vmm *v, struct err *err);
+
+/*
+ * The first reset, with the loading of the kernel. It waits until somebody
+ * needs it, so that a paused machine answers at once and holds no memory.
+ */
+int vmm_prepare(struct vmm *v, struct err *err);
 
 /* What QMP's commands call. vmm_stop and vmm_cont emit STOP and RESUME. */
 void vmm_stop(struct vmm *v);

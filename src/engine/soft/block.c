@@ -106,7 +106,7 @@ static void block_kill(struct block *b)
 		__atomic_store_n(&b->insn[i].fn, block_leave, __ATOMIC_RELAXED);
 }
 
-/* The lines of the page at `page` that bytes [off, off+n) of it and the block have in common; n = 4096: all of the block's. */
+/* The lines that the block has in common with bytes [off, off+n) of the page at `page`. */
 static uint64_t block_lines(const struct block *b, uint64_t page, unsigned off, unsigned n)
 {
 	unsigned from = b->gpa & PAGE_MASK, to = from + b->bytes;
@@ -526,7 +526,8 @@ void block_link(struct soft_vcpu *v, struct block *from, uint64_t start, struct 
 	uint64_t delta = target - start, link;
 	uint64_t at = (from->gpa & PAGE_MASK) + delta; /* in the page, if it's the same one */
 
-	if (!from->linkable || at > PAGE_MASK || (from->gpa ^ to->gpa) & ~PAGE_MASK || to->gpa2 != BLOCK_ONE_PAGE || at != (to->gpa & PAGE_MASK))
+	if (!from->linkable || at > PAGE_MASK || (from->gpa ^ to->gpa) & ~PAGE_MASK || to->gpa2 != BLOCK_ONE_PAGE ||
+	    at != (to->gpa & PAGE_MASK))
 		return;
 	link = (uint64_t)block_number(s, to) << 32 | (uint32_t)delta;
 	for (unsigned i = 0; i < 2; i++) {

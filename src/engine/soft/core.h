@@ -78,7 +78,10 @@ struct mmu_state {
 	uint64_t pdpte[4];
 	bool pdpte_valid;                /* else they are loaded at the next walk (state was set from outside) */
 	bool view_used[TLB_VIEWS];
-	/* Which 4 MiB and 1 GiB regions (22 bits: a large page of 32-bit paging is 4 MiB) may have pages cut from large ones in the TLB: INVLPG must drop them all. */
+	/*
+	 * Which regions may have pages cut from large ones in the TLB: INVLPG must
+	 * drop them all. 4 MiB, as of 32-bit paging, stand for 2 MiB, too.
+	 */
 	uint64_t large4m[LARGE_BITS / 64], large1g[LARGE_BITS / 64];
 	uint32_t pcid_id[4096]; /* 0: none */
 };
@@ -214,7 +217,10 @@ enum block_publish block_publish(struct soft_vcpu *v, const struct block *b, str
 struct block *block_find(struct soft_engine *e, uint64_t gpa, uint64_t gpa2, unsigned key);
 /* `rights` of the first page or, in a block that crosses, of both. */
 void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const struct block *b, uint32_t rights);
-/* Empty the cache if nobody has since this vCPU last looked. False: others still hold blocks of the memory that it would use. */
+/*
+ * Empty the cache if nobody has since this vCPU last looked. False: others
+ * still hold blocks of the memory that it would use.
+ */
 bool block_renew(struct soft_vcpu *v);
 insn_fn block_leave;
 
@@ -261,4 +267,3 @@ void memory_barrier_all(void);
 int state_get(struct vcpu *v, struct cpu_state *s, struct err *err);
 int state_set(struct vcpu *v, const struct cpu_state *s, struct err *err);
 
-uint32_t soft_host_tsc_khz(void); /* tsc.c */

@@ -250,8 +250,8 @@ bool soft_cpuid(struct soft_vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r
 	memset(regs, 0, 4 * sizeof(regs[0]));
 	if (!exists(v, leaf, amd))
 		return false;
-	if (cpuid_timing(leaf, v->engine->tsc_khz, regs))
-		return true;
+	if (cpuid_is_timing(leaf)) /* asked first: to know the frequency may take 5 ms */
+		return cpuid_timing(leaf, soft_host_tsc_khz(), regs);
 	/* Leaves without subleaves ignore ECX. */
 	put_features(leaf, leaf == 7 || leaf == 0xd ? subleaf : 0, amd, regs);
 	switch (leaf) {

@@ -47,10 +47,15 @@ HANDLER(lfence) { __builtin_ia32_lfence(); }
 HANDLER(mfence) { __builtin_ia32_mfence(); }
 HANDLER(sfence) { __builtin_ia32_sfence(); }
 
-/* Guest memory is coherent; what is left is the fault of a byte read. */
+/*
+ * Guest memory is coherent; what is left is the fault of a byte read, but that
+ * execute-only segments are allowed (SDM vol. 2, CLFLUSH).
+ */
 HANDLER(cache_line)
 {
-	mmu_probe_read(v, insn_linear(v, i, 1, ACC_READ), 1, i->stack);
+	bool code = i->seg != SEG_NONE && v->mode != MODE_64 && v->seg[i->seg].attr & 8;
+
+	mmu_probe_read(v, insn_linear(v, i, 1, code ? ACC_FETCH : ACC_READ), 1, i->stack);
 }
 
 /* 0f ae: LFENCE, MFENCE, SFENCE, CLFLUSH, CLFLUSHOPT, CLWB; the rest is others' */

@@ -106,7 +106,7 @@ uint64_t kvmclock_now(struct soft_vcpu *v)
 	uint32_t mul;
 	int8_t shift;
 
-	kvmclock_scale(v->engine->tsc_khz, &mul, &shift);
+	kvmclock_scale(soft_host_tsc_khz(), &mul, &shift);
 	return scale(mul, shift, soft_tsc(v) - v->tsc_adjust);
 }
 
@@ -116,7 +116,7 @@ void kvmclock_update(struct soft_vcpu *v)
 
 	if (!(v->kvm_system_time & 1))
 		return;
-	kvmclock_scale(v->engine->tsc_khz, &t.tsc_to_system_mul, &t.tsc_shift);
+	kvmclock_scale(soft_host_tsc_khz(), &t.tsc_to_system_mul, &t.tsc_shift);
 	t.tsc_timestamp = soft_tsc(v);
 	t.system_time = scale(t.tsc_to_system_mul, t.tsc_shift, t.tsc_timestamp - v->tsc_adjust);
 	write_versioned(v->engine, v->kvm_system_time & ~1ull, &t, sizeof(t));

@@ -136,7 +136,7 @@ static bool msr_tsc_deadline(struct soft_vcpu *v, const struct msr *m, uint32_t 
 /* Bits 15..8: the base frequency in units of 100 MHz. */
 static bool msr_platform_info(struct soft_vcpu *v, const struct msr *m, uint32_t index, uint64_t *value, bool write)
 {
-	uint64_t ratio = (v->engine->tsc_khz + 50000) / 100000;
+	uint64_t ratio = (soft_host_tsc_khz() + 50000) / 100000;
 
 	*value = (ratio > 255 ? 255 : ratio) << 8;
 	return !write;

@@ -140,6 +140,9 @@ static void step_one(struct soft_vcpu *v)
 	i = &b->insn[0];
 	if (!wide && v->rip + i->len - 1 > v->seg[SEG_CS].limit)
 		soft_raise(v, EXC_GP, 0);
+	/* Between the engines no kick arrives here: an endless string instruction goes back after a piece of it. */
+	if (v->engine->probing && is_repeated_string(i))
+		soft_request(v, REQ_STATE);
 	v->shadow = 0;
 	v->next_rip = v->rip + i->len;
 	v->insns++;
@@ -148,7 +151,9 @@ static void step_one(struct soft_vcpu *v)
 		v->next_rip = (uint32_t)v->next_rip;
 	/* A string instruction between two elements is not complete: it neither counts nor meets its breakpoint again. */
 	if (v->next_rip == v->rip && is_repeated_string(i)) {
-		if (!v->step)
+		if (v->blocks->stepping && (v->request & REQ_KICK || v->engine->probing))
+			v->blocks->steps_left = 0; /* the count in rCX may be endless */
+		else if (!v->step)
 			v->blocks->steps_left++;
 		if (dr7_has_code(v))
 			v->rflags |= FL_RF;

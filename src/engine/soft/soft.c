@@ -29,7 +29,7 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 	}
 	e->engine.ops = &engine_soft_ops;
 	e->engine.config = *config;
-	e->tsc_khz = soft_host_tsc_khz();
+	soft_tsc_begin();
 	if (stop_engine_init(e) < 0 || block_engine_init(e) < 0) {
 		err_set(err, ENOMEM, "no memory for the decoded code of engine soft");
 		goto fail;
@@ -67,7 +67,7 @@ static bool soft_cpuid_at(struct engine *engine, unsigned index, uint32_t leaf, 
 
 static uint32_t soft_tsc_khz(struct engine *e)
 {
-	return soft_engine(e)->tsc_khz;
+	return soft_host_tsc_khz();
 }
 
 static void soft_get_stats(struct engine *engine, struct engine_stats *stats)

@@ -5,13 +5,13 @@
  *
  *   decode.c   bytes -> struct insn (no guest state but the mode)
  *   bind*.c    struct insn -> handler: integer (int*.c), system (sys*.c), vector and x87 (vec*.c)
- *   block.c    cache of decoded blocks, code-page tracking
- *   run.c      the loop: look up a block, run it, take requests
+ *   build.c block.c   from an address to a decoded block; the cache of blocks, code-page tracking
+ *   run.c stop.c      the loop: look up a block, run it, take requests; safe point and sleep
  *   access.h   the fast side of every memory access, for handlers
- *   mmu.c      page walks, software TLB, the slow side of every memory access
+ *   mmu.c tlb.c walk.c   the slow side of every memory access, software TLB, page walks
  *   seg.c excp.c sys*.c   descriptors, far transfers, exceptions and interrupts, control registers
  *   lapic.c timer.c msr.c cpuid.c   local APIC, clocks, MSRs, CPUID
- *   soft.c     engine_ops: making engines and vCPUs, state in and out, memory slots
+ *   soft.c state.c memory.c tsc.c   engine_ops: making engines and vCPUs, state in and out, memory slots and dirty log
  */
 #pragma once
 #include <pthread.h>
@@ -297,7 +297,6 @@ struct soft_engine {
 	struct vec_engine *vec;     /* vec.c: the stub arena */
 	struct timers *timers;      /* timer.c: one thread for all APIC timers */
 	uint8_t *page_flags;        /* PAGE_*, by physical page number */
-	uint32_t tsc_khz;
 	_Atomic bool frozen;        /* engine_clock(): since these moments of the host's clocks */
 	uint64_t frozen_tsc, frozen_ns;
 	_Atomic bool extint;
@@ -459,6 +458,9 @@ bool msr_read(struct soft_vcpu *v, uint32_t index, uint64_t *value);
 bool msr_write(struct soft_vcpu *v, uint32_t index, uint64_t value);
 bool soft_cpuid(struct soft_vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]); /* includes OSXSAVE, APIC ID and XCR0-dependent sizes */
 uint64_t soft_tsc(struct soft_vcpu *v);
+/* kHz of the host's time-stamp counter, which is the guest's: found at the first call, 5 ms after soft_tsc_begin() at the earliest. (tsc.c) */
+uint32_t soft_host_tsc_khz(void);
+void soft_tsc_begin(void);
 void soft_clock(struct engine *e, bool run); /* engine_clock() (timer.c) */
 /*
  * After a load of state, as its last step (tsc_adjust, the KVM MSRs, lapic_set() and memory slots come before): the

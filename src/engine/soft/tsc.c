@@ -58,14 +58,25 @@ static struct instant read_both(void)
 	return best;
 }
 
+#define MEASURE_NS 5000000
+
+static struct instant first;
+
+static void measure_begin(void)
+{
+	first = read_both();
+}
+
+/* The longer ago soft_tsc_begin() was, the less is left to wait for. */
 static uint32_t khz_measured(void)
 {
-	struct timespec pause = {.tv_nsec = 5000000};
-	struct instant from = read_both(), to;
+	struct instant now = read_both();
 
-	nanosleep(&pause, NULL);
-	to = read_both();
-	return to.ns > from.ns ? (unsigned __int128)(to.tsc - from.tsc) * 1000000 / (to.ns - from.ns) : 0;
+	if (now.ns - first.ns < MEASURE_NS) {
+		nanosleep(&(struct timespec){ .tv_nsec = MEASURE_NS - (now.ns - first.ns) }, NULL);
+		now = read_both();
+	}
+	return (unsigned __int128)(now.tsc - first.tsc) * 1000000 / (now.ns - first.ns);
 }
 
 static uint32_t khz;
@@ -79,11 +90,19 @@ static void khz_find(void)
 		khz = khz_measured();
 }
 
+void soft_tsc_begin(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, measure_begin);
+}
+
 /* Found once in the life of the process. */
 uint32_t soft_host_tsc_khz(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+	soft_tsc_begin();
 	pthread_once(&once, khz_find);
 	return khz;
 }

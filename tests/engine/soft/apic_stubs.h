@@ -28,6 +28,13 @@ static unsigned page_writes, mode_changes;
 static uint32_t cpuid_1_ecx = 1u << 21 | 1u << 24, cpuid_7_edx, cpuid_ext_ebx;
 static bool cpuid_intel;
 
+static uint32_t host_khz;
+
+uint32_t soft_host_tsc_khz(void)
+{
+	return host_khz;
+}
+
 void soft_wake(struct soft_vcpu *v, uint32_t bits)
 {
 	soft_request(v, bits);
@@ -103,7 +110,7 @@ static int stub_setup(bool probing)
 	engine->engine.config.cpus = STUB_CPUS;
 	engine->engine.config.host.pic_ack = stub_pic_ack;
 	engine->engine.config.host.ioapic_eoi = stub_eoi;
-	engine->tsc_khz = 2000000;
+	host_khz = 2000000;
 	engine->probing = probing;
 	engine->page_flags = calloc(1, 64);
 	ram_slot.hva = ram;

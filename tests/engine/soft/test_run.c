@@ -388,17 +388,41 @@ static void stepping(void **state)
 	assert_int_equal(r->v->rip, RIG_CODE + 9);
 	assert_int_equal(vcpu_step(r->vcpu[0], 1 + 2 * 100, &exit, NULL), 0);
 	assert_int_equal(r->v->gpr[R_BX], 100);
-	/* A string instruction is one, kicked or not; the kick stays for vcpu_run(). */
+	/* A string instruction is one. */
 	RIG_BLOB(blob_rep1, "rep stosb; inc %rax; 1: jmp 1b");
 	rig_load(r, RIG_CODE, blob_rep1);
 	r->v->rip = r->v->next_rip = RIG_CODE;
 	r->v->gpr[R_CX] = 100000;
 	r->v->gpr[R_DI] = RIG_DATA;
-	vcpu_kick(r->vcpu[0]);
 	assert_int_equal(vcpu_step(r->vcpu[0], 1, &exit, NULL), 0);
 	assert_int_equal(r->v->gpr[R_CX], 0);
 	assert_int_equal(r->v->rip, RIG_CODE + 2);
+	/* A kick gets out of one that would never end; it stays for vcpu_run(). */
+	r->v->rip = r->v->next_rip = RIG_CODE;
+	r->v->gpr[R_CX] = 100000;
+	vcpu_kick(r->vcpu[0]);
+	assert_int_equal(vcpu_step(r->vcpu[0], 5, &exit, NULL), 0);
+	assert_int_equal(exit, VCPU_EXIT_KICK);
+	assert_in_range(r->v->gpr[R_CX], 1, 99999);
+	assert_int_equal(r->v->rip, RIG_CODE);
 	assert_int_equal(run(r, 0), VCPU_EXIT_KICK);
+	/* In an engine that the kvm engine has for single instructions no kick comes: a piece of it is done at once. */
+	r->e->probing = true;
+	r->v->rip = r->v->next_rip = RIG_CODE;
+	r->v->gpr[R_CX] = 100000;
+	assert_int_equal(vcpu_step(r->vcpu[0], 1, &exit, NULL), 0);
+	assert_in_range(r->v->gpr[R_CX], 1, 99999);
+	assert_int_equal(r->v->rip, RIG_CODE);
+	r->v->gpr[R_CX] = 1;
+	assert_int_equal(vcpu_step(r->vcpu[0], 2, &exit, NULL), 0);
+	assert_int_equal(r->v->rip, RIG_CODE + 5);
+	r->e->probing = false;
+	/* A prefix makes no string instruction of a jump to itself. */
+	RIG_BLOB(blob_repjmp, "rep; 1: jmp 1b - 1");
+	rig_load(r, RIG_CODE, blob_repjmp);
+	r->v->rip = r->v->next_rip = RIG_CODE;
+	assert_int_equal(vcpu_step(r->vcpu[0], 5, &exit, NULL), 0);
+	assert_int_equal(r->v->rip, RIG_CODE);
 	/* An instruction that faults is one: the next is the handler's first. */
 	RIG_BLOB(blob_ud, "ud2");
 	rig_load(r, RIG_CODE, blob_ud);

@@ -58,7 +58,7 @@ static uint32_t host_tsc_khz(void)
 static int setup(void **state)
 {
 	stub_setup(false);
-	engine->tsc_khz = host_tsc_khz();
+	host_khz = host_tsc_khz();
 	for (unsigned n = 0; n < STUB_CPUS; n++)
 		wr(n, 0xf0, 0x1ff);
 	return 0;
@@ -175,7 +175,7 @@ static void tsc_deadline(void **state)
 	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 1000); /* not in this mode */
 	assert_int_equal(apic_timer_tsc_deadline(l), 0);
 	wr(2, 0x320, 0x40032);
-	deadline = soft_tsc(v) + 20ull * engine->tsc_khz;
+	deadline = soft_tsc(v) + 20ull * host_khz;
 	apic_timer_set_tsc_deadline(l, deadline);
 	assert_int_equal(apic_timer_tsc_deadline(l), deadline);
 	assert_true(wait_irq(2, 0x32, 2000 * MS) != 0);
@@ -190,17 +190,17 @@ static void tsc_deadline(void **state)
 	lapic_ack(v);
 	wr(2, 0xb0, 0);
 	/* Zero disarms. */
-	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 10ull * engine->tsc_khz);
+	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 10ull * host_khz);
 	apic_timer_set_tsc_deadline(l, 0);
 	assert_int_equal(wait_irq(2, 0x32, 30 * MS), 0);
 	/* So does leaving the mode. */
-	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 10ull * engine->tsc_khz);
+	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 10ull * host_khz);
 	wr(2, 0x320, 0x32);
 	assert_int_equal(wait_irq(2, 0x32, 30 * MS), 0);
 	/* The TSC jumps past it. */
 	wr(2, 0x320, 0x40032);
-	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 3600000ull * engine->tsc_khz);
-	soft_tsc_moved(v, v->tsc_offset + 3600000ull * engine->tsc_khz);
+	apic_timer_set_tsc_deadline(l, soft_tsc(v) + 3600000ull * host_khz);
+	soft_tsc_moved(v, v->tsc_offset + 3600000ull * host_khz);
 	assert_true(irr(2, 0x32));
 	lapic_ack(v);
 	wr(2, 0xb0, 0);

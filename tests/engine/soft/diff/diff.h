@@ -144,6 +144,8 @@ uint64_t diff_undefined_flags(const struct diff_case *c);
 bool diff_not_offered(const struct insn *i);
 /* excuses.c: outcomes of insn[0] that may differ. */
 bool diff_fault_excused(const struct diff_case *c, const struct diff_result *host, const struct diff_result *soft);
+/* What it stored may differ. */
+bool diff_memory_excused(const struct diff_case *c);
 bool diff_is_area(const struct insn *i);
 void diff_rules_init(void);
 extern bool diff_host_amd;

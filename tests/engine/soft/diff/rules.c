@@ -11,7 +11,7 @@
 #include "diff.h"
 
 bool diff_host_amd;
-static bool host_rtm, host_xop;
+static bool host_rtm, host_xop, host_apx;
 
 void diff_rules_init(void)
 {
@@ -19,6 +19,8 @@ void diff_rules_init(void)
 
 	if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
 		host_rtm = b >> 11 & 1;
+	if (__get_cpuid_count(7, 1, &a, &b, &c, &d))
+		host_apx = d >> 21 & 1;
 	if (__get_cpuid(0x80000001, &a, &b, &c, &d))
 		host_xop = c >> 11 & 1;
 	diff_host_amd = __get_cpuid(0, &a, &b, &c, &d) && c == 0x444d4163;
@@ -41,6 +43,8 @@ static enum diff_rule rule_1b(uint8_t op, uint8_t next, unsigned mode, bool rep,
 		return mode != MODE_64 && !is_reg ? RULE_SKIP : RULE_RUN;
 	case 0x62:                                   /* EVEX */
 		return mode == MODE_64 || is_reg ? RULE_SKIP : RULE_RUN;
+	case 0xd5:                                   /* REX2 */
+		return mode == MODE_64 && host_apx ? RULE_SKIP : RULE_RUN;
 	case 0x8f:
 		return reg && host_xop ? RULE_SKIP : RULE_RUN;
 	case 0xc6: case 0xc7:                        /* XABORT, XBEGIN */
