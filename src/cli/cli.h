@@ -9,6 +9,7 @@ struct builtin {
 
 int builtin_run(int argc, char **argv);
 int builtin_host(int argc, char **argv);
+int builtin_image(int argc, char **argv);
 
 /* Path of a program of Keel's: beside this one, else where it is installed. Static buffer. */
 const char *cli_program(const char *name);

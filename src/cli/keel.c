@@ -12,6 +12,7 @@ static int builtin_version(int argc, char **argv);
 static const struct builtin builtins[] = {
 	{ "run", "[OPTION]...", "run a virtual machine in the foreground", builtin_run },
 	{ "host", "[--json]", "tell what this host can do for virtual machines", builtin_host },
+	{ "image", "VERB [ARGUMENT]...", "make, check, convert and compare disk images", builtin_image },
 	{ "version", "", "print the version", builtin_version },
 	{ "help", "[COMMAND]", "this text, or a command's", builtin_help },
 };

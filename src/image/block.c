@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "image/block_int.h"
+#include "image/qcow2.h"
 
 static int open_file(const struct block_options *o, bool direct, struct err *err)
 {
@@ -23,7 +24,8 @@ static int open_file(const struct block_options *o, bool direct, struct err *err
 	if (errno == EINVAL && direct)
 		return err_set(err, EINVAL, "%s: its file system has no direct I/O: use cache=writeback", o->path);
 	if ((errno == EACCES || errno == EROFS || errno == EPERM) && !o->readonly && !access(o->path, R_OK))
-		return err_set(err, errno, "%s cannot be written: make it writable or open it with readonly=on", o->path);
+		return err_set(err, errno, "%s cannot be written: make it writable or open it with readonly=on",
+			       o->path);
 	return err_set_errno(err, errno, "cannot open disk image %s", o->path);
 }
 
@@ -56,10 +58,13 @@ static int find_size(struct block *b, struct err *err)
 		b->real_size = st.st_size;
 	} else {
 		return err_set(err, EINVAL, "%s is a %s: a disk image must be a file or a block device", b->path,
-			       S_ISDIR(st.st_mode) ? "directory" : S_ISCHR(st.st_mode) ? "character device" : "special file");
+			       S_ISDIR(st.st_mode)   ? "directory"
+			       : S_ISCHR(st.st_mode) ? "character device"
+						     : "special file");
 	}
 	if (!b->real_size)
-		return err_set(err, EINVAL, "%s is empty: give it a size first, for example with truncate -s 10G", b->path);
+		return err_set(err, EINVAL, "%s is empty: give it a size first, for example with truncate -s 10G",
+			       b->path);
 	b->size = (b->real_size + BLOCK_SECTOR - 1) & ~(uint64_t)(BLOCK_SECTOR - 1);
 	return 0;
 }
@@ -67,7 +72,8 @@ static int find_size(struct block *b, struct err *err)
 static bool direct_read_works(struct block *b, unsigned align)
 {
 	void *buf = NULL;
-	bool works = !posix_memalign(&buf, 4096, 4096) && pread(b->fd, buf, align, align < b->real_size ? align : 0) >= 0;
+	bool works =
+		!posix_memalign(&buf, 4096, 4096) && pread(b->fd, buf, align, align < b->real_size ? align : 0) >= 0;
 
 	free(buf);
 	return works;
@@ -84,7 +90,8 @@ static void find_alignment(struct block *b)
 #ifdef STATX_DIOALIGN
 	struct statx sx;
 
-	if (!statx(b->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align) {
+	if (!statx(b->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN &&
+	    sx.stx_dio_offset_align) {
 		b->mem_align = sx.stx_dio_mem_align;
 		b->off_align = sx.stx_dio_offset_align;
 		return;
@@ -107,8 +114,10 @@ static int open_plain(struct block *b, const struct block_options *o, struct err
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", b->fd);
 	b->plain_fd = open(self, (b->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	if (b->plain_fd < 0)
-		return err_set_errno(err, errno, "%s has sectors of %u bytes and cannot be opened once more for smaller requests; "
-				     "use cache=writeback", b->path, b->off_align);
+		return err_set_errno(err, errno,
+				     "%s has sectors of %u bytes and cannot be opened once more for smaller requests; "
+				     "use cache=writeback",
+				     b->path, b->off_align);
 	return 0;
 }
 
@@ -118,16 +127,41 @@ static int check_format(struct block *b, const struct block_options *o, struct e
 	int ret;
 
 	if (o->format && strcmp(o->format, "raw"))
-		return err_set(err, ENOTSUP, "%s: format '%s' is not supported yet, only raw is", b->path, o->format);
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported, only raw and qcow2 are", b->path,
+			       o->format);
 	if (o->format)
 		return 0;
 	ret = probe_format(b->fd, b->real_size, &found);
 	if (ret)
 		return err_set_errno(err, -ret, "cannot read disk image %s", b->path);
 	if (found)
-		return err_set(err, ENOTSUP, "%s is a %s image; only raw is supported yet: give format=raw to use it as it is",
-			       b->path, found);
+		return err_set(err, ENOTSUP, "%s is a %s image: give %sformat=raw to use it as it is", b->path, found,
+			       strcmp(found, "qcow2") ? "" : "format=qcow2, or ");
 	return 0;
+}
+
+static bool is_qcow2(const struct block_options *o)
+{
+	return o->format && !strcmp(o->format, "qcow2");
+}
+
+static int open_qcow2(struct block *b, struct err *err)
+{
+	unsigned flags = (b->readonly ? 0 : IMAGE_RDWR) | (b->unsafe ? IMAGE_UNSAFE : 0);
+	struct image_chain chain = { .path = b->path };
+	struct stat st;
+
+	if (fstat(b->fd, &st))
+		return err_set_errno(err, errno, "cannot stat disk image %s", b->path);
+	chain.dev = st.st_dev;
+	chain.ino = st.st_ino;
+	b->qcow2 = qcow2_open(b->fd, b->path, flags, &chain, err);
+	b->fd = -1; /* taken over */
+	if (!b->qcow2)
+		return -EINVAL;
+	b->size = (qcow2_size(b->qcow2) + BLOCK_SECTOR - 1) & ~(uint64_t)(BLOCK_SECTOR - 1);
+	b->real_size = b->size;
+	return b->size ? 0 : err_set(err, EINVAL, "%s has size 0: give it one with 'keel image resize'", b->path);
 }
 
 struct block *block_open(const struct block_options *o, struct err *err)
@@ -150,7 +184,12 @@ struct block *block_open(const struct block_options *o, struct err *err)
 	b->unsafe = o->cache == BLOCK_CACHE_UNSAFE;
 	b->fd = o->fd;
 	b->plain_fd = -1;
-	if (o->fd >= 0)
+	if (is_qcow2(o) && b->direct)
+		ret = err_set(
+			err, ENOTSUP,
+			"%s: qcow2 images cannot be used with direct I/O yet: use cache=writeback or writethrough",
+			b->path);
+	else if (o->fd >= 0)
 		ret = check_passed(o, b->direct, err);
 	else
 		ret = b->fd = open_file(o, b->direct, err);
@@ -159,8 +198,8 @@ struct block *block_open(const struct block_options *o, struct err *err)
 	if (!ret)
 		ret = lock_image(b->fd, b->path, !b->readonly, err);
 	if (!ret)
-		ret = check_format(b, o, err);
-	if (!ret) {
+		ret = is_qcow2(o) ? open_qcow2(b, err) : check_format(b, o, err);
+	if (!ret && !b->qcow2) {
 		find_alignment(b);
 		ret = open_plain(b, o, err);
 	}
@@ -175,6 +214,8 @@ void block_close(struct block *b)
 {
 	if (!b)
 		return;
+	/* An error here was an error of a flush, or nobody waited for one. */
+	(void)qcow2_close(b->qcow2, NULL);
 	if (b->fd >= 0) {
 		unlock_image(b->fd);
 		close(b->fd);
@@ -202,7 +243,7 @@ const char *block_path(const struct block *b)
 
 const char *block_format(const struct block *b)
 {
-	return "raw";
+	return b->qcow2 ? "qcow2" : "raw";
 }
 
 void block_get_stats(struct block *b, struct block_stats *s)

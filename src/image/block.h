@@ -24,7 +24,7 @@ enum block_cache { BLOCK_CACHE_WRITEBACK, BLOCK_CACHE_NONE, BLOCK_CACHE_WRITETHR
 struct block_options {
 	const char *path;    /* what messages call it; opened unless fd >= 0 */
 	int fd;              /* -1, or an open descriptor that block_open() takes over */
-	const char *format;  /* "raw"; NULL: probed (raw is only taken for what looks like no other format) */
+	const char *format;  /* "raw", "qcow2"; NULL: probed (raw is only taken for what looks like no other format) */
 	bool readonly;
 	enum block_cache cache;
 };

@@ -7,7 +7,9 @@
  *   lock.c    one writer a file
  *   queue.c   requests: split into steps, bounce, continue, complete
  *   uring.c   steps through io_uring
- *   pool.c    steps through a few threads, where io_uring is refused
+ *   pool.c    steps through a few threads, where io_uring is refused, and qcow2's
+ *   image.c   images of any format, synchronously, and their backing chains
+ *   qcow2*.c  qcow2_int.h tells
  */
 #pragma once
 #include "image/block.h"
@@ -15,9 +17,12 @@
 #define BLOCK_SECTOR 512u
 #define BLOCK_BOUNCE (1u << 20) /* largest step through a bounce buffer */
 
+struct qcow2;
+
 struct block {
-	int fd;
-	int plain_fd;       /* direct I/O with sectors larger than 512: what is not aligned goes through the page cache here; or -1 */
+	int fd;             /* -1: qcow2 has it */
+	struct qcow2 *qcow2; /* or NULL: raw */
+	int plain_fd;       /* or -1; without O_DIRECT, for requests smaller than the sectors of direct I/O */
 	char *path;
 	bool readonly, device, direct, dsync, unsafe;
 	uint64_t size;      /* rounded up to sectors */
@@ -32,6 +37,7 @@ enum step_kind {
 	STEP_READ, STEP_WRITE, STEP_SYNC,
 	STEP_FALLOCATE, /* `mode` */
 	STEP_DISCARD,   /* BLKDISCARD */
+	STEP_QCOW2,     /* the whole request */
 };
 
 /* One system call in flight for a request. */

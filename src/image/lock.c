@@ -49,10 +49,14 @@ int lock_image(int fd, const char *path, bool write, struct err *err)
 	if (!busy && !writer)
 		return 0;
 	if (writer)
-		return err_set(err, EBUSY, "%s is being written by another disk or process (a running guest, qemu-img, …): "
-					   "stop that first", path);
-	return err_set(err, EBUSY, "%s is in use by another disk or process that does not want it written: stop that first, "
-				   "or open it with readonly=on", path);
+		return err_set(err, EBUSY,
+			       "%s is being written by another disk or process (a running guest, qemu-img, …): "
+			       "stop that first",
+			       path);
+	return err_set(err, EBUSY,
+		       "%s is in use by another disk or process that does not want it written: stop that first, "
+		       "or open it with readonly=on",
+		       path);
 }
 
 void unlock_image(int fd)

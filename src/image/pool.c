@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "image/block_int.h"
+#include "image/qcow2.h"
 
 #define POOL_THREADS 4
 
@@ -19,14 +21,61 @@ struct pool {
 	struct block_queue *q;
 	int event;
 	struct loop_fd *watch;
-	unsigned busy;          /* the queue's thread only */
+	unsigned busy; /* the queue's thread only */
 	unsigned nthreads;
 	pthread_t thread[POOL_THREADS];
-	pthread_mutex_t lock;   /* everything below */
+	pthread_mutex_t lock; /* everything below */
 	pthread_cond_t work, ended;
 	struct step *todo, **todo_end, *done, **done_end;
 	bool quit;
 };
+
+static int write_qcow2(const struct block *b, const struct block_request *r)
+{
+	uint8_t *flat;
+	uint64_t at = r->offset;
+	int ret;
+
+	if (r->niov == 1)
+		return qcow2_write(b->qcow2, at, r->iov->iov_base, r->len, NULL);
+	/* In one piece, lest each bit of memory is a write of its own. */
+	flat = malloc(r->len);
+	if (!flat)
+		return -ENOMEM;
+	for (uint64_t i = 0, n = 0; i < (uint64_t)r->niov; n += r->iov[i++].iov_len)
+		memcpy(flat + n, r->iov[i].iov_base, r->iov[i].iov_len);
+	ret = qcow2_write(b->qcow2, at, flat, r->len, NULL);
+	free(flat);
+	return ret;
+}
+
+static int perform_qcow2(const struct block *b, const struct block_request *r)
+{
+	uint64_t at = r->offset;
+	bool sync = b->dsync;
+	int ret = 0;
+
+	switch (r->op) {
+	case BLOCK_READ:
+		for (int i = 0; !ret && i < r->niov; at += r->iov[i++].iov_len)
+			ret = qcow2_read(b->qcow2, at, r->iov[i].iov_base, r->iov[i].iov_len, NULL);
+		return ret;
+	case BLOCK_WRITE:
+		ret = write_qcow2(b, r);
+		sync |= r->fua && !b->unsafe;
+		break;
+	case BLOCK_WRITE_ZEROES:
+		ret = qcow2_zero(b->qcow2, at, r->len, r->unmap, NULL);
+		break;
+	case BLOCK_DISCARD:
+		return qcow2_discard(b->qcow2, at, r->len, NULL);
+	case BLOCK_FLUSH:
+		/* Unsafe: what is in memory goes out when the image is closed. */
+		sync = !b->readonly && !b->unsafe;
+		break;
+	}
+	return ret || !sync ? ret : qcow2_flush(b->qcow2, NULL);
+}
 
 static int perform(const struct step *s)
 {
@@ -51,6 +100,8 @@ static int perform(const struct step *s)
 	case STEP_DISCARD:
 		n = ioctl(fd, BLKDISCARD, range);
 		break;
+	case STEP_QCOW2:
+		return perform_qcow2(b, s->r);
 	case STEP_NOP:
 		return s->result;
 	}

@@ -184,6 +184,10 @@ static void make_step(struct step *s)
 
 	s->plain = false;
 	s->flags = s->mode = 0;
+	if (b->qcow2) {
+		s->kind = STEP_QCOW2;
+		return;
+	}
 	switch (r->op) {
 	case BLOCK_READ:
 	case BLOCK_WRITE:
@@ -214,7 +218,7 @@ static int check(const struct block *b, const struct block_request *r)
 
 static void send_step(struct block_queue *q, struct step *s)
 {
-	if (q->uring && s->kind != STEP_DISCARD) {
+	if (q->uring && s->kind != STEP_DISCARD) { /* a queue of qcow2 has no ring */
 		uring_add(q->uring, s);
 		return;
 	}
@@ -376,6 +380,7 @@ void queue_complete(struct step *s)
 		break;
 	case STEP_NOP:
 	case STEP_SYNC:
+	case STEP_QCOW2:
 		break;
 	}
 	free(s->bounce);
@@ -422,6 +427,8 @@ struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth
 		q->steps[i].next = q->free;
 		q->free = &q->steps[i];
 	}
+	if (b->qcow2)
+		backend = QUEUE_POOL;
 	if (backend != QUEUE_POOL)
 		q->uring = uring_new(q, backend == QUEUE_URING ? err : NULL);
 	if (!q->uring && backend != QUEUE_URING)

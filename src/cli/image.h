@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* keel image: one verb a function; argv starts with the verb, the result is the exit status. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "image/image.h"
+#include "image/qcow2.h"
+
+int image_cmd_create(int argc, char **argv);
+int image_cmd_info(int argc, char **argv);
+int image_cmd_check(int argc, char **argv);
+int image_cmd_convert(int argc, char **argv);
+int image_cmd_resize(int argc, char **argv);
+int image_cmd_map(int argc, char **argv);
+int image_cmd_compare(int argc, char **argv);
+int image_cmd_snapshot(int argc, char **argv);
+int image_cmd_measure(int argc, char **argv);
+
+/* A message for people; the result is `status`. */
+int image_fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "10G", "512k", "1.5T": bytes. */
+bool image_parse_size(const char *text, uint64_t *size);
+/* The other way, as qemu-img writes it. */
+const char *image_human_size(uint64_t size, char *buf, unsigned room);
+
+struct image_target {
+	const char *format; /* raw or qcow2 */
+	struct qcow2_create_options qcow2;
+};
+/* -o KEY=VALUE[,KEY=VALUE]...; size goes into qcow2.size. Keeps pointers into text, which it cuts up. */
+int image_parse_options(struct image_target *t, char *text);
+/*
+ * A new file beside path, of which nothing shows until image_commit() puts it
+ * in path's place. Where that can't be (a device), *temp is NULL and the file is path itself.
+ */
+int image_make(const char *path, const struct image_target *t, char **temp, struct err *err);
+int image_commit(const char *path, char *temp, struct err *err);
+void image_abandon(char *temp);

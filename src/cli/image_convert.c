@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* keel image convert and compare. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/image.h"
+
+#define CHUNK (2u << 20) /* a multiple of every cluster size */
+#define SPARSE 4096u	 /* zeroes this long become holes */
+
+static bool all_zero(const uint8_t *p, size_t len)
+{
+	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
+}
+
+struct copy {
+	struct image *from, *to;
+	uint64_t size, cluster; /* cluster: of the target */
+	bool compress, progress;
+	bool zero_new; /* the target is new and reads as zeroes where nothing was written */
+	uint8_t *buf;
+	int shown; /* hundredths of a per cent */
+};
+
+static void show(struct copy *c, uint64_t done)
+{
+	double part = c->size ? done * 100.0 / c->size : 100;
+
+	if (!c->progress || ((int)(part * 100) == c->shown && done < c->size))
+		return;
+	c->shown = part * 100;
+	printf("    (%.2f/100%%)\r", part);
+	if (done >= c->size)
+		putchar('\n');
+	fflush(stdout);
+}
+
+/* Only what is not zero is written. */
+static int write_sparse(struct copy *c, uint64_t at, size_t len, struct err *err)
+{
+	uint64_t unit = image_qcow2(c->to) ? c->cluster : SPARSE;
+	int ret = 0;
+
+	for (size_t i = 0; i < len && !ret;) {
+		size_t n = len - i < unit ? len - i : unit, run;
+		bool zero = all_zero(c->buf + i, n);
+
+		for (run = n; i + run < len; run += n) {
+			n = len - i - run < unit ? len - i - run : unit;
+			if (all_zero(c->buf + i + run, n) != zero)
+				break;
+		}
+		if (!zero)
+			ret = image_write(c->to, at + i, c->buf + i, run, err);
+		else if (!c->zero_new)
+			ret = image_zero(c->to, at + i, run, true, err);
+		i += run;
+	}
+	return ret;
+}
+
+static int write_packed(struct copy *c, uint64_t at, size_t len, struct err *err)
+{
+	int ret = 0;
+
+	for (size_t i = 0; i < len && !ret; i += c->cluster) {
+		size_t n = len - i < c->cluster ? len - i : c->cluster;
+
+		if (!all_zero(c->buf + i, n))
+			ret = qcow2_write_compressed(image_qcow2(c->to), at + i, c->buf + i, n, err);
+	}
+	return ret;
+}
+
+static int copy_all(struct copy *c, struct err *err)
+{
+	uint64_t at = 0, known = 0; /* zeroes up to there */
+	int ret = 0;
+
+	c->buf = malloc(CHUNK);
+	if (!c->buf)
+		return err_set(err, ENOMEM, "no memory");
+	while (at < c->size && !ret) {
+		uint64_t len = c->size - at < CHUNK ? c->size - at : CHUNK;
+		struct image_extent e;
+
+		if (at >= known) {
+			ret = image_map(c->from, at, c->size - at, &e, err);
+			if (ret)
+				break;
+			known = e.zero ? at + e.len : at;
+		}
+		/* In whole chunks, so that they begin where clusters do. */
+		if (known - at >= len && (known == c->size || known - at >= CHUNK)) {
+			len = known == c->size ? known - at : (known - at) / CHUNK * CHUNK;
+			if (!c->zero_new)
+				ret = image_zero(c->to, at, len, true, err);
+		} else {
+			ret = image_read(c->from, at, c->buf, len, err);
+			if (!ret)
+				ret = c->compress ? write_packed(c, at, len, err) : write_sparse(c, at, len, err);
+		}
+		at += len;
+		show(c, at);
+	}
+	free(c->buf);
+	return ret;
+}
+
+struct convert_args {
+	const char *from_format, *from, *to;
+	struct image_target target;
+	bool compress, progress, no_create;
+	unsigned flags;
+};
+
+static int parse_convert(int argc, char **argv, struct convert_args *a)
+{
+	char *options = NULL;
+	int opt;
+
+	*a = (struct convert_args){ .target.format = "raw" };
+	optind = 1;
+	while ((opt = getopt(argc, argv, "cpqnUWf:O:o:B:F:m:t:T:S:")) != -1) {
+		switch (opt) {
+		case 'c':
+			a->compress = true;
+			break;
+		case 'p':
+			a->progress = true;
+			break;
+		case 'n':
+			a->no_create = true;
+			break;
+		case 'U':
+			a->flags |= IMAGE_NO_LOCK;
+			break;
+		case 'f':
+			a->from_format = optarg;
+			break;
+		case 'O':
+			a->target.format = optarg;
+			break;
+		case 'o':
+			options = optarg;
+			break;
+		case 'B':
+			a->target.qcow2.backing = optarg;
+			break;
+		case 'F':
+			a->target.qcow2.backing_format = optarg;
+			break;
+		case 'q':
+			break;
+		default:
+			if (opt != '?')
+				image_fail(1, "convert has no option -%c", opt);
+			return 1;
+		}
+	}
+	if (options && image_parse_options(&a->target, options))
+		return 1;
+	if (argc - optind != 2)
+		return image_fail(1, "convert needs a file and the new one's name");
+	a->from = argv[optind];
+	a->to = argv[optind + 1];
+	if (strcmp(a->target.format, "raw") && strcmp(a->target.format, "qcow2"))
+		return image_fail(1, "format '%s' is not supported, only raw and qcow2 are", a->target.format);
+	if (a->compress && strcmp(a->target.format, "qcow2"))
+		return image_fail(1, "raw images cannot be compressed");
+	if (a->target.qcow2.backing)
+		return image_fail(1, "a backing file for the new image is not supported yet");
+	return 0;
+}
+
+static int convert(const struct convert_args *a, struct image *from, struct err *err)
+{
+	struct image_target t = a->target;
+	struct copy c = { .from = from,
+			  .size = image_size(from),
+			  .compress = a->compress,
+			  .progress = a->progress,
+			  .cluster = SPARSE };
+	char *temp = NULL;
+	int ret = 0;
+
+	t.qcow2.size = (c.size + 511) & ~511ull;
+	if (!strcmp(t.format, "raw"))
+		t.qcow2.size = c.size;
+	if (!a->no_create)
+		ret = image_make(a->to, &t, &temp, err);
+	if (ret)
+		return ret;
+	c.zero_new = temp || (!a->no_create && !strcmp(t.format, "qcow2"));
+	/* What goes wrong on the way leaves no trace, so the disk is waited for once, at the end. */
+	c.to = image_open(temp ? temp : a->to, t.format, IMAGE_RDWR | (temp ? IMAGE_UNSAFE : 0), err);
+	if (!c.to) {
+		image_abandon(temp);
+		return -EIO;
+	}
+	if (image_qcow2(c.to)) {
+		struct qcow2_info i;
+
+		qcow2_get_info(image_qcow2(c.to), &i);
+		c.cluster = i.cluster_size;
+	}
+	if (image_size(c.to) < c.size)
+		ret = err_set(err, ENOSPC, "%s is smaller than %s", a->to, a->from);
+	if (!ret)
+		ret = copy_all(&c, err);
+	if (!ret)
+		ret = image_flush(c.to, err);
+	if (image_close(c.to, err) && !ret)
+		ret = -EIO;
+	if (!ret)
+		ret = image_commit(a->to, temp, err);
+	if (ret)
+		image_abandon(temp);
+	return ret;
+}
+
+int image_cmd_convert(int argc, char **argv)
+{
+	struct err err = ERR_INIT;
+	struct convert_args a;
+	struct image *from;
+	int ret;
+
+	if (parse_convert(argc, argv, &a))
+		return 1;
+	from = image_open(a.from, a.from_format, a.flags, &err);
+	if (!from)
+		return image_fail(1, "%s", err_msg(&err));
+	ret = convert(&a, from, &err);
+	image_close(from, NULL);
+	return ret ? image_fail(1, "%s", err_msg(&err)) : 0;
+}
+
+/* ---- compare ----------------------------------------------------------------------- */
+
+/* 0 same, 1 different, 2 failed. */
+static int compare(struct image *a, struct image *b, bool quiet, bool strict, struct err *err)
+{
+	uint64_t sa = image_size(a), sb = image_size(b), size = sa > sb ? sa : sb;
+	uint8_t *buf = malloc(2 * (size_t)CHUNK);
+	int ret = 0;
+
+	if (!buf) {
+		err_set(err, ENOMEM, "no memory");
+		return 2;
+	}
+	for (uint64_t at = 0; at < size && !ret;) {
+		uint64_t len = size - at, n;
+		struct image_extent ea = { .len = len, .zero = true }, eb = ea;
+
+		if ((at < sa && image_map(a, at, sa - at, &ea, err)) ||
+		    (at < sb && image_map(b, at, sb - at, &eb, err))) {
+			ret = 2;
+			break;
+		}
+		n = ea.len < eb.len ? ea.len : eb.len;
+		if (strict && (ea.data != eb.data || ea.zero != eb.zero || ea.present != eb.present)) {
+			if (!quiet)
+				printf("Strict mode: Offset %llu block status mismatch!\n", (unsigned long long)at);
+			ret = 1;
+			break;
+		}
+		if (!ea.zero || !eb.zero) {
+			n = n < CHUNK ? n : CHUNK;
+			if (image_read(a, at, buf, n, err) || image_read(b, at, buf + CHUNK, n, err))
+				ret = 2;
+			else if (memcmp(buf, buf + CHUNK, n))
+				ret = 1;
+			for (uint64_t i = 0; ret == 1; i++) {
+				if (buf[i] == buf[CHUNK + i])
+					continue;
+				if (!quiet)
+					printf("Content mismatch at offset %llu!\n",
+					       (unsigned long long)(at + (i & ~511ull)));
+				break;
+			}
+		}
+		at += n;
+	}
+	free(buf);
+	return ret;
+}
+
+int image_cmd_compare(int argc, char **argv)
+{
+	const char *fa = NULL, *fb = NULL;
+	bool quiet = false, strict = false;
+	struct err err = ERR_INIT;
+	struct image *a, *b = NULL;
+	unsigned flags = 0;
+	int opt, ret = 2;
+
+	optind = 1;
+	while ((opt = getopt(argc, argv, "qsUf:F:")) != -1) {
+		switch (opt) {
+		case 'q':
+			quiet = true;
+			break;
+		case 's':
+			strict = true;
+			break;
+		case 'U':
+			flags |= IMAGE_NO_LOCK;
+			break;
+		case 'f':
+			fa = optarg;
+			break;
+		case 'F':
+			fb = optarg;
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (argc - optind != 2)
+		return image_fail(2, "compare needs two files");
+	a = image_open(argv[optind], fa, flags, &err);
+	if (a)
+		b = image_open(argv[optind + 1], fb, flags, &err);
+	if (b && image_size(a) != image_size(b)) {
+		if (strict && !quiet)
+			printf("Strict mode: Image size mismatch!\n");
+		else if (!quiet)
+			fprintf(stderr, "Warning: Image size mismatch!\n");
+		ret = strict ? 1 : compare(a, b, quiet, strict, &err);
+	} else if (b) {
+		ret = compare(a, b, quiet, strict, &err);
+	}
+	image_close(a, NULL);
+	image_close(b, NULL);
+	if (ret == 2)
+		return image_fail(2, "%s", err_msg(&err));
+	if (!ret && !quiet)
+		printf("Images are identical.\n");
+	return ret;
+}

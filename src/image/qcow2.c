@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image/qcow2_int.h"
+
+/* ---- The file ------------------------------------------------------------- */
+
+static int read_some(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len, size_t *done, struct err *err)
+{
+	for (*done = 0; *done < len;) {
+		ssize_t n = pread(q->fd, buf + *done, len - *done, offset + *done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_set_errno(err, errno, "%s: reading at byte %llu", q->path,
+					     (unsigned long long)offset);
+		if (!n)
+			break;
+		*done += n;
+	}
+	return 0;
+}
+
+int qcow2_file_read(struct qcow2 *q, uint64_t offset, void *buf, size_t len, const char *what, struct err *err)
+{
+	size_t done;
+	int ret = read_some(q, offset, buf, len, &done, err);
+
+	if (!ret && done < len)
+		ret = err_set(err, EIO, "%s: the %s at byte %llu reaches past the end of the file", q->path, what,
+			      (unsigned long long)offset);
+	return ret;
+}
+
+int qcow2_file_read_data(struct qcow2 *q, uint64_t offset, void *buf, size_t len, struct err *err)
+{
+	size_t done;
+	int ret = read_some(q, offset, buf, len, &done, err);
+
+	if (!ret)
+		memset((uint8_t *)buf + done, 0, len - done);
+	return ret;
+}
+
+int qcow2_file_write(struct qcow2 *q, uint64_t offset, const void *buf, size_t len, struct err *err)
+{
+	const uint8_t *p = buf;
+
+	for (size_t done = 0; done < len;) {
+		ssize_t n = pwrite(q->fd, p + done, len - done, offset + done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return err_set_errno(err, n ? errno : ENOSPC, "%s: writing at byte %llu", q->path,
+					     (unsigned long long)offset);
+		done += n;
+	}
+	if (offset + len > q->file_end)
+		q->file_end = offset + len;
+	return 0;
+}
+
+int qcow2_sync(struct qcow2 *q, struct err *err)
+{
+	if (q->flags & IMAGE_UNSAFE)
+		return 0;
+	return fdatasync(q->fd) ? err_set_errno(err, errno, "%s: waiting for the disk", q->path) : 0;
+}
+
+int qcow2_corrupt(struct qcow2 *q, struct err *err, const char *fmt, ...)
+{
+	char text[300];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	/* Only an image that is already being written gets the mark. */
+	if (q->writable && q->touched && !q->broken && q->h.version >= 3) {
+		q->h.incompat |= Q_INCOMPAT_CORRUPT;
+		(void)qcow2_header_write(q, NULL);
+	}
+	if (q->writable)
+		q->broken = true;
+	return err_set(err, EIO, "%s is corrupt: %s; 'keel image check' tells more", q->path, text);
+}
+
+int qcow2_bound(struct qcow2 *q, uint64_t offset, uint64_t bytes, const char *what, struct err *err)
+{
+	if (q_in_cluster(q, offset))
+		return err_set(err, EINVAL, "%s: %s %#llx is no multiple of the cluster size", q->path, what,
+			       (unsigned long long)offset);
+	if (offset > q->file_end || bytes > q->file_end - offset)
+		return err_set(err, EINVAL, "%s: %s %#llx, %llu bytes long, reaches past the end of the file", q->path,
+			       what, (unsigned long long)offset, (unsigned long long)bytes);
+	return 0;
+}
+
+/* ---- Clusters of metadata -------------------------------------------------- */
+
+static size_t meta_slot(const struct qcow2 *q, uint64_t key)
+{
+	size_t i = (key * 0x9e3779b97f4a7c15ull >> 20) & (q->meta_room - 1);
+
+	while (q->meta[i] && q->meta[i] != key)
+		i = (i + 1) & (q->meta_room - 1);
+	return i;
+}
+
+static int meta_grow(struct qcow2 *q, struct err *err)
+{
+	uint64_t *old = q->meta;
+	size_t n = q->meta_room, room = n ? n * 2 : 256;
+	uint64_t *new = calloc(room, sizeof(*new));
+
+	if (!new)
+		return err_set(err, ENOMEM, "%s: no memory for the list of metadata", q->path);
+	q->meta = new;
+	q->meta_room = room;
+	for (size_t i = 0; i < n; i++)
+		if (old[i])
+			q->meta[meta_slot(q, old[i])] = old[i];
+	free(old);
+	return 0;
+}
+
+int qcow2_meta_add(struct qcow2 *q, uint64_t offset, uint64_t bytes, bool shared, const char *what, struct err *err)
+{
+	uint64_t first = offset >> q->h.cluster_bits, n = q_clusters(q, bytes);
+
+	for (uint64_t c = first; c < first + n; c++) {
+		size_t i;
+
+		if (q->meta_used * 2 >= q->meta_room && meta_grow(q, err))
+			return -ENOMEM;
+		i = meta_slot(q, c + 1);
+		if (q->meta[i] && !shared)
+			return qcow2_corrupt(q, err, "%s at byte %#llx lies on other metadata", what,
+					     (unsigned long long)offset);
+		q->meta_used += !q->meta[i];
+		q->meta[i] = c + 1;
+	}
+	return 0;
+}
+
+void qcow2_meta_del(struct qcow2 *q, uint64_t offset, uint64_t bytes)
+{
+	uint64_t first = offset >> q->h.cluster_bits, n = q_clusters(q, bytes);
+
+	for (uint64_t c = first; q->meta_room && c < first + n; c++) {
+		size_t i = meta_slot(q, c + 1);
+
+		if (!q->meta[i])
+			continue;
+		q->meta[i] = 0;
+		q->meta_used--;
+		/* What came to rest behind it moves up. */
+		for (i = (i + 1) & (q->meta_room - 1); q->meta[i]; i = (i + 1) & (q->meta_room - 1)) {
+			uint64_t key = q->meta[i];
+
+			q->meta[i] = 0;
+			q->meta[meta_slot(q, key)] = key;
+		}
+	}
+}
+
+bool qcow2_meta_has(const struct qcow2 *q, uint64_t offset)
+{
+	return q->meta_room && q->meta[meta_slot(q, (offset >> q->h.cluster_bits) + 1)];
+}
+
+static int meta_table(struct qcow2 *q, uint64_t offset, bool shared, const char *what, struct err *err)
+{
+	if (!offset)
+		return 0;
+	if (qcow2_bound(q, offset, q->cluster_size, what, err))
+		return -EINVAL;
+	return qcow2_meta_add(q, offset, q->cluster_size, shared, what, err);
+}
+
+static int meta_snapshots(struct qcow2 *q, struct err *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < q->h.nb_snapshots; i++) {
+		const struct qcow2_snapshot *s = &q->snapshots[i];
+		uint64_t *l1 = malloc(s->l1_size * 8 + 1);
+
+		if (!l1)
+			return err_set(err, ENOMEM, "%s: no memory for a snapshot's L1 table", q->path);
+		ret = qcow2_meta_add(q, s->l1_offset, s->l1_size * 8, false, "a snapshot's L1 table", err);
+		if (!ret)
+			ret = qcow2_file_read(q, s->l1_offset, l1, s->l1_size * 8, "snapshot's L1 table", err);
+		for (uint64_t j = 0; !ret && j < s->l1_size; j++)
+			ret = meta_table(q, be64toh(l1[j]) & Q_OFFSET, true, "an L2 table's offset in a snapshot", err);
+		free(l1);
+	}
+	return ret;
+}
+
+/* All that must never be overwritten. Tables that lie on each other are found here. */
+static int meta_collect(struct qcow2 *q, struct err *err)
+{
+	int ret = qcow2_meta_add(q, 0, q->cluster_size, false, "the header", err);
+
+	if (!ret)
+		ret = qcow2_meta_add(q, q->h.l1_offset, (uint64_t)q->h.l1_size * 8, false, "l1_table_offset", err);
+	if (!ret)
+		ret = qcow2_meta_add(q, q->h.reftable_offset, (uint64_t)q->h.reftable_clusters << q->h.cluster_bits,
+				     false, "refcount_table_offset", err);
+	if (!ret && q->snapshots_bytes)
+		ret = qcow2_meta_add(q, q->h.snapshots_offset, q->snapshots_bytes, false, "snapshots_offset", err);
+	for (uint64_t i = 0; !ret && i < q->reftable_len; i++)
+		ret = meta_table(q, q->reftable[i], false, "a refcount block's offset", err);
+	for (uint32_t i = 0; !ret && i < q->h.l1_size; i++)
+		ret = meta_table(q, q->l1[i] & Q_OFFSET, false, "an L2 table's offset", err);
+	if (!ret)
+		ret = meta_snapshots(q, err);
+	return ret;
+}
+
+/* ---- Opening --------------------------------------------------------------- */
+
+static int read_tables(struct qcow2 *q, struct err *err)
+{
+	size_t l1 = (size_t)q->h.l1_size * 8, table = (size_t)q->h.reftable_clusters << q->h.cluster_bits;
+	int ret;
+
+	q->l1 = malloc(l1 + 8);
+	q->reftable = malloc(table + 8);
+	if (!q->l1 || !q->reftable)
+		return err_set(err, ENOMEM, "%s: no memory for its tables", q->path);
+	ret = qcow2_file_read(q, q->h.l1_offset, q->l1, l1, "L1 table", err);
+	if (!ret)
+		ret = qcow2_file_read(q, q->h.reftable_offset, q->reftable, table, "refcount table", err);
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < l1 / 8; i++)
+		q->l1[i] = be64toh(q->l1[i]);
+	q->reftable_len = table / 8;
+	for (size_t i = 0; i < q->reftable_len; i++)
+		q->reftable[i] = be64toh(q->reftable[i]) & ~511ull;
+	return 0;
+}
+
+static int make_caches(struct qcow2 *q, struct err *err)
+{
+	uint64_t l2 = q->h.l1_size, max = QCOW2_L2_CACHE >> q->h.cluster_bits,
+		 refs = QCOW2_REF_CACHE >> q->h.cluster_bits;
+
+	if (l2 > max)
+		l2 = max;
+	if (qcow2_cache_init(&q->l2, "L2 table", l2 < 8 ? 8 : l2) ||
+	    qcow2_cache_init(&q->refs, "refcount block", refs < 8 ? 8 : refs))
+		return err_set(err, ENOMEM, "%s: no memory for its tables", q->path);
+	q->zip = malloc(2 * q->cluster_size + 1024);
+	q->unzip = malloc(q->cluster_size);
+	return q->zip && q->unzip ? 0 : err_set(err, ENOMEM, "%s: no memory for a cluster", q->path);
+}
+
+static int open_backing(struct qcow2 *q, const struct image_chain *up, struct err *err)
+{
+	char *path;
+
+	if (!q->backing_name || q->flags & IMAGE_NO_BACKING)
+		return 0;
+	if (up && up->probed)
+		return err_set(err, EINVAL,
+			       "%s was only guessed to be a qcow2 image, so its backing file %s is not opened: "
+			       "name the format",
+			       q->path, q->backing_name);
+	path = image_backing_path(q->path, q->backing_name, err);
+	if (!path)
+		return -EINVAL;
+	q->backing = image_open_chain(path, q->backing_format, q->flags & IMAGE_NO_LOCK, up, err);
+	free(path);
+	if (!q->backing)
+		err_prefix(err, "%s: backing file", q->path);
+	return q->backing ? 0 : -EINVAL;
+}
+
+/* What stands against writing. */
+static int make_writable(struct qcow2 *q, struct err *err)
+{
+	struct qcow2_check c = { 0 };
+	int ret;
+
+	if (q->h.incompat & Q_INCOMPAT_CORRUPT)
+		return err_set(err, EROFS,
+			       "%s is marked corrupt: repair it with 'keel image check -r all' or open it read-only",
+			       q->path);
+	if (q->h.autoclear & Q_AUTOCLEAR_BITMAPS)
+		return err_set(err, ENOTSUP,
+			       "%s has persistent bitmaps, which writing would make invalid: remove them with "
+			       "qemu-img bitmap --remove or open it read-only",
+			       q->path);
+	q->writable = true;
+	if (q->h.incompat & Q_INCOMPAT_DIRTY) {
+		q->repairing = true;
+		ret = qcow2_do_check(q, QCOW2_FIX_ALL, &c, err);
+		q->repairing = false;
+		if (ret)
+			return ret;
+		if (c.corruptions || c.errors)
+			return err_set(err, EIO,
+				       "%s was not closed and cannot be repaired: 'keel image check' tells why",
+				       q->path);
+		q->h.incompat &= ~Q_INCOMPAT_DIRTY;
+		ret = qcow2_header_write(q, err);
+		if (ret)
+			return ret;
+	}
+	return meta_collect(q, err);
+}
+
+struct qcow2 *qcow2_open(int fd, const char *path, unsigned flags, const struct image_chain *up, struct err *err)
+{
+	struct qcow2 *q = calloc(1, sizeof(*q));
+	struct stat st;
+	int ret;
+
+	if (!q || !(q->path = strdup(path))) {
+		free(q);
+		close(fd);
+		err_set(err, ENOMEM, "no memory to open %s", path);
+		return NULL;
+	}
+	pthread_mutex_init(&q->lock, NULL);
+	q->fd = fd;
+	q->flags = flags;
+	q->l1_dirty_from = UINT32_MAX;
+	ret = fstat(fd, &st) ? err_set_errno(err, errno, "cannot stat %s", path) : 0;
+	if (!ret) {
+		off_t end = S_ISREG(st.st_mode) ? st.st_size : lseek(fd, 0, SEEK_END);
+
+		q->file_end = end < 0 ? 0 : end;
+		ret = qcow2_header_read(q, err);
+	}
+	if (!ret)
+		ret = read_tables(q, err);
+	if (!ret)
+		ret = qcow2_snapshots_read(q, err);
+	if (!ret)
+		ret = make_caches(q, err);
+	if (!ret)
+		ret = open_backing(q, up, err);
+	if (!ret && flags & IMAGE_RDWR && !(flags & IMAGE_CHECK))
+		ret = make_writable(q, err);
+	if (ret) {
+		q->writable = q->touched = false;
+		qcow2_close(q, NULL);
+		return NULL;
+	}
+	return q;
+}
+
+int qcow2_close(struct qcow2 *q, struct err *err)
+{
+	int ret = 0;
+
+	if (!q)
+		return 0;
+	if (q->writable && q->touched && !q->broken) {
+		ret = qcow2_do_flush(q, err);
+		if (!ret && q->h.incompat & Q_INCOMPAT_DIRTY) {
+			q->h.incompat &= ~Q_INCOMPAT_DIRTY;
+			ret = qcow2_header_write(q, err);
+		}
+	}
+	if (image_close(q->backing, NULL) && !ret)
+		ret = -EIO;
+	close(q->fd);
+	qcow2_cache_free(&q->l2);
+	qcow2_cache_free(&q->refs);
+	qcow2_snapshots_free(q);
+	for (unsigned i = 0; i < 64; i++)
+		free(q->feature_names[i]);
+	free(q->backing_name);
+	free(q->backing_format);
+	free(q->l1);
+	free(q->reftable);
+	free(q->frees);
+	free(q->meta);
+	free(q->zip);
+	free(q->unzip);
+	free(q->path);
+	pthread_mutex_destroy(&q->lock);
+	free(q);
+	return ret;
+}
+
+uint64_t qcow2_size(struct qcow2 *q)
+{
+	uint64_t size;
+
+	pthread_mutex_lock(&q->lock);
+	size = q->h.size;
+	pthread_mutex_unlock(&q->lock);
+	return size;
+}
+
+struct image *qcow2_backing(struct qcow2 *q)
+{
+	return q->backing;
+}
+
+void qcow2_get_info(struct qcow2 *q, struct qcow2_info *info)
+{
+	*info = (struct qcow2_info){
+		.version = q->h.version,
+		.cluster_size = q->cluster_size,
+		.refcount_bits = 1u << q->h.refcount_order,
+		.lazy_refcounts = LAZY(q),
+		.dirty = q->h.incompat & Q_INCOMPAT_DIRTY,
+		.corrupt = q->h.incompat & Q_INCOMPAT_CORRUPT,
+		.extended_l2 = EXTENDED(q),
+		.bitmaps = q->h.autoclear & Q_AUTOCLEAR_BITMAPS,
+		.compression = q->h.compression,
+		.backing = q->backing_name,
+		.backing_format = q->backing_format,
+		.snapshots = q->h.nb_snapshots,
+	};
+}
