@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The memory balloon's other side: what the owner of the machine asks and learns. Main loop's thread, "virtio-balloon-pci" devices only. */
+/* The memory balloon's other side: what the owner of the machine asks and learns. Main loop's thread,
+ * "virtio-balloon-pci" devices only. */
 #pragma once
 #include <stdint.h>
 
 #include "machine/device.h"
 
-/* Ask the guest to live with `bytes` of memory (of the machine's, rounded to pages; more than it has: all of it). It does what it likes. */
+/* Ask the guest to live with `bytes` of memory (of the machine's, rounded to pages; more than it has: all of it). It
+ * does what it likes. */
 void virtio_balloon_set(struct device *d, uint64_t bytes);
 /* Memory the guest has left itself: machine's memory less the balloon. */
 uint64_t virtio_balloon_actual(struct device *d);
@@ -14,7 +16,8 @@ void virtio_balloon_set_callback(struct device *d, void (*fn)(void *opaque, uint
 
 /* What the guest reported last, UINT64_MAX where it does not say (Virtio 1.2 §5.5.6.4). Bytes, counts. */
 struct balloon_stats {
-	uint64_t swap_in, swap_out, major_faults, minor_faults, free, total, available, caches, hugetlb_alloc, hugetlb_fail;
+	uint64_t swap_in, swap_out, major_faults, minor_faults, free, total, available, caches, hugetlb_alloc,
+		hugetlb_fail;
 	uint64_t when; /* vclock time of the report, 0: there is none */
 };
 void virtio_balloon_get_stats(struct device *d, struct balloon_stats *s);

@@ -5,7 +5,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* Ones' complement sum of bytes [at, at+len) as big-endian words, not folded further than 32 bits. Bytes past the end count as 0. */
+/* Ones' complement sum of bytes [at, at+len) as big-endian words, not folded further than 32 bits. Bytes past the end
+ * count as 0. */
 uint32_t csum_iov(const struct iovec *iov, unsigned n, size_t at, size_t len);
 /* The checksum field for such a sum: folded and inverted, host order. */
 uint16_t csum_finish(uint32_t sum);

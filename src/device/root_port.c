@@ -11,7 +11,15 @@
 #include "machine/pci.h"
 
 /* Offsets in the PCI Express capability. */
-enum { EXP_FLAGS = 2, EXP_LNKSTA = 18, EXP_SLTCAP = 20, EXP_SLTCTL = 24, EXP_SLTSTA = 26, EXP_RTCTL = 28, EXP_RTSTA = 32 };
+enum {
+	EXP_FLAGS = 2,
+	EXP_LNKSTA = 18,
+	EXP_SLTCAP = 20,
+	EXP_SLTCTL = 24,
+	EXP_SLTSTA = 26,
+	EXP_RTCTL = 28,
+	EXP_RTSTA = 32
+};
 #define FLAGS_SLOT 0x0100
 #define LNKSTA_ACTIVE 0x2000
 /* Attention button, power controller, both indicators, hot-plug capable, electromechanical interlock absent. */
@@ -189,7 +197,8 @@ static int port_loaded(void *obj, struct err *err)
 
 static const struct property port_props[] = {
 	PCI_PROPS(struct root_port, pdev),
-	PROP_DEF_U32(struct root_port, number, "slot", "0", 0, 8191, "physical slot number that guests show; 0: from addr"),
+	PROP_DEF_U32(struct root_port, number, "slot", "0", 0, 8191,
+		     "physical slot number that guests show; 0: from addr"),
 	{ 0 },
 };
 

@@ -199,7 +199,8 @@ void virtio_set_stopped(struct virtio_device *v, bool stopped)
 
 static bool features_ok(struct virtio_device *v)
 {
-	return !(v->features & ~v->offered) && virtio_has(v, VIRTIO_F_VERSION_1) && (!v->ops->accept || v->ops->accept(v));
+	return !(v->features & ~v->offered) && virtio_has(v, VIRTIO_F_VERSION_1) &&
+	       (!v->ops->accept || v->ops->accept(v));
 }
 
 void virtio_set_status(struct virtio_device *v, uint8_t status)

@@ -29,7 +29,7 @@ struct virtio_ops {
 	const char *name; /* in messages */
 	uint16_t id;
 	bool own_lock; /* see above */
-	bool direct;   /* a kick costs less than a thread switch: run it in the vCPU's thread where there is no ioeventfd */
+	bool direct;   /* a kick costs less than a thread switch: without ioeventfd it runs in the vCPU thread */
 
 	/* Features of the device type that are offered, after realize; NULL: none. */
 	uint64_t (*features)(struct virtio_device *v);
@@ -49,7 +49,8 @@ struct virtio_ops {
 	void (*queue_off)(struct virtio_device *v, struct virtqueue *vq);
 	/* Back to what it was after realize; queues are off. May be NULL. */
 	void (*reset)(struct virtio_device *v);
-	/* true: finish or give back what is in flight, touch no guest memory afterwards; v->stopped is set already. May be NULL. */
+	/* true: finish or give back what is in flight, touch no guest memory afterwards; v->stopped is set already. May
+	 * be NULL. */
 	void (*stopped)(struct virtio_device *v, bool stopped);
 };
 
@@ -126,6 +127,7 @@ void virtio_kick(struct virtio_device *v, struct virtqueue *vq);
 void virtio_kick_here(struct virtio_device *v, struct virtqueue *vq);
 void virtio_kick_all(struct virtio_device *v);
 
-/* State of the core; the device's table lists it, its queues (STATE_ARRAY_STRUCT of virtq_state) and calls virtio_loaded() in post_load. */
+/* State of the core; the device's table lists it, its queues (STATE_ARRAY_STRUCT of virtq_state) and calls
+ * virtio_loaded() in post_load. */
 extern const struct state_desc virtio_device_state;
 int virtio_loaded(struct virtio_device *v, struct err *err);

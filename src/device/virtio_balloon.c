@@ -204,7 +204,8 @@ static void poll_due(void *opaque)
 
 /* ---- Device ---------------------------------------------------------------- */
 
-static void run_queue(struct virtio_balloon *s, struct virtqueue *vq, void (*fn)(struct virtio_balloon *, struct virtq_elem *))
+static void run_queue(struct virtio_balloon *s, struct virtqueue *vq,
+		      void (*fn)(struct virtio_balloon *, struct virtq_elem *))
 {
 	do {
 		virtq_ignore(vq);

@@ -466,13 +466,15 @@ static int check_props(struct virtio_blk *s, struct err *err)
 	if (!s->block)
 		return err_set(err, EINVAL, "property drive is missing: a disk needs an image");
 	if (s->logical < SECTOR || s->logical & (s->logical - 1) || s->physical & (s->physical - 1))
-		return err_set(err, EINVAL, "logical-block-size %u and physical-block-size %u must be powers of two from 512 on",
+		return err_set(err, EINVAL,
+			       "logical-block-size %u and physical-block-size %u must be powers of two from 512 on",
 			       s->logical, s->physical);
 	if (s->physical < s->logical)
-		return err_set(err, EINVAL, "physical-block-size %u must not be below logical-block-size %u", s->physical,
-			       s->logical);
+		return err_set(err, EINVAL, "physical-block-size %u must not be below logical-block-size %u",
+			       s->physical, s->logical);
 	if (block_size(s->block) % s->logical)
-		return err_set(err, EINVAL, "%s is not a multiple of logical-block-size %u", block_path(s->block), s->logical);
+		return err_set(err, EINVAL, "%s is not a multiple of logical-block-size %u", block_path(s->block),
+			       s->logical);
 	if (s->serial && strlen(s->serial) > ID_BYTES)
 		return err_set(err, EINVAL, "serial '%.40s' has more than %d characters", s->serial, ID_BYTES);
 	return 0;
@@ -550,8 +552,10 @@ static const struct property blk_props[] = {
 	PROP_DEF_PTR(struct virtio_blk_pci, blk.block, "drive", "the image (struct block); stays the owner's"),
 	PROP_DEF_STRING(struct virtio_blk_pci, blk.serial, "serial", NULL, "serial number, at most 20 characters"),
 	PROP_DEF_U32(struct virtio_blk_pci, blk.num_queues, "num-queues", "1", 1, BLK_QUEUES, "request queues"),
-	PROP_DEF_U32(struct virtio_blk_pci, blk.logical, "logical-block-size", "512", 512, 32768, "smallest unit of I/O"),
-	PROP_DEF_U32(struct virtio_blk_pci, blk.physical, "physical-block-size", "4096", 512, 32768, "unit that the host writes"),
+	PROP_DEF_U32(struct virtio_blk_pci, blk.logical, "logical-block-size", "512", 512, 32768,
+		     "smallest unit of I/O"),
+	PROP_DEF_U32(struct virtio_blk_pci, blk.physical, "physical-block-size", "4096", 512, 32768,
+		     "unit that the host writes"),
 	PROP_DEF_BOOL(struct virtio_blk_pci, blk.discard, "discard", "on", "give unused blocks back to the host"),
 	{ 0 },
 };

@@ -30,9 +30,18 @@ struct console_control {
 	uint32_t id;
 	uint16_t event, value;
 };
-enum { EV_DEVICE_READY, EV_PORT_ADD, EV_PORT_REMOVE, EV_PORT_READY, EV_CONSOLE_PORT, EV_RESIZE, EV_PORT_OPEN, EV_PORT_NAME };
+enum {
+	EV_DEVICE_READY,
+	EV_PORT_ADD,
+	EV_PORT_REMOVE,
+	EV_PORT_READY,
+	EV_CONSOLE_PORT,
+	EV_RESIZE,
+	EV_PORT_OPEN,
+	EV_PORT_NAME
+};
 
-/* What the driver must still be told of a port, in this order: bits instead of a queue of messages, so nothing grows. */
+/* What the driver must still be told of a port, in this order. Bits instead of a queue of messages: nothing grows. */
 enum { TELL_ADD = 1, TELL_CONSOLE = 2, TELL_NAME = 4, TELL_OPEN = 8 };
 
 struct virtio_console;
@@ -397,9 +406,11 @@ static int check_ports(struct virtio_console *s, struct err *err)
 		if (p->chardev && p->chardev->front)
 			return err_set(err, EBUSY, "the back end of port %u belongs to another device already", i);
 		if (p->name && (!*p->name || strlen(p->name) > NAME_MAX_BYTES))
-			return err_set(err, EINVAL, "the name of port %u must have 1 to %d characters", i, NAME_MAX_BYTES);
+			return err_set(err, EINVAL, "the name of port %u must have 1 to %d characters", i,
+				       NAME_MAX_BYTES);
 		if (p->name && i && !p->chardev)
-			return err_set(err, EINVAL, "port %u ('%s') has a name but no back end (chardev%u)", i, p->name, i);
+			return err_set(err, EINVAL, "port %u ('%s') has a name but no back end (chardev%u)", i, p->name,
+				       i);
 	}
 	return 0;
 }
@@ -477,15 +488,22 @@ static int console_loaded(void *obj, struct err *err)
 
 static const struct property console_props[] = {
 	VIRTIO_PCI_PROPS(struct virtio_console_pci),
-	PROP_DEF_PTR(struct virtio_console_pci, console.port[0].chardev, "chardev", "back end (struct chardev) of port 0"),
+	PROP_DEF_PTR(struct virtio_console_pci, console.port[0].chardev, "chardev",
+		     "back end (struct chardev) of port 0"),
 	PROP_DEF_STRING(struct virtio_console_pci, console.port[0].name, "name", NULL, "name of port 0"),
 	PROP_DEF_BOOL(struct virtio_console_pci, console.is_console, "console", "on", "port 0 is a console (hvc0)"),
-	PORT_PROPS(1), PORT_PROPS(2), PORT_PROPS(3), PORT_PROPS(4), PORT_PROPS(5), PORT_PROPS(6), PORT_PROPS(7),
+	PORT_PROPS(1), PORT_PROPS(2), PORT_PROPS(3), PORT_PROPS(4),
+	PORT_PROPS(5), PORT_PROPS(6), PORT_PROPS(7),
 	{ 0 },
 };
 
 static const struct state_field port_fields[] = {
-	{ .name = "tell", .type = STATE_U8, .since = 1, .offset = offsetof(struct console_port, tell), .count = 1, .size = 1,
+	{ .name = "tell",
+	  .type = STATE_U8,
+	  .since = 1,
+	  .offset = offsetof(struct console_port, tell),
+	  .count = 1,
+	  .size = 1,
 	  .max = TELL_ADD | TELL_CONSOLE | TELL_NAME | TELL_OPEN },
 	STATE_FIELD_BOOL(struct console_port, guest_open),
 	STATE_FIELD_U32(struct console_port, tx_done),

@@ -144,7 +144,8 @@ static void filters_reset(struct virtio_net *s)
 
 /* ---- Back end to guest ---------------------------------------------------- */
 
-/* Buffers for `total` bytes: their number; 0: not enough yet, a notification follows; -1: the frame can't be had. Lock held. */
+/* Buffers for `total` bytes: their number; 0: not enough yet, a notification follows; -1: the frame can't be had. Lock
+ * held. */
 static int take_buffers(struct virtio_net *s, size_t total)
 {
 	struct virtqueue *vq = &s->vq[RX];
@@ -171,8 +172,8 @@ static int take_buffers(struct virtio_net *s, size_t total)
 }
 
 /* Copy header and frame into the first `n` buffers and return them together. */
-static void put_frame(struct virtio_net *s, int n, const struct net_hdr *hdr, const struct iovec *iov, int niov, size_t skip,
-		      size_t len)
+static void put_frame(struct virtio_net *s, int n, const struct net_hdr *hdr, const struct iovec *iov, int niov,
+		      size_t skip, size_t len)
 {
 	struct virtqueue *vq = &s->vq[RX];
 	const struct iovec *src = iov;
@@ -238,7 +239,8 @@ static bool net_receive(void *opaque, const struct iovec *iov, int niov, size_t 
 
 /* ---- Guest to back end ---------------------------------------------------- */
 
-/* The driver left the checksum to us (§5.1.6.2): a copy of the headers with it, then the rest. False: it makes no sense. */
+/* The driver left the checksum to us (§5.1.6.2): a copy of the headers with it, then the rest. False: it makes no
+ * sense. */
 static bool send_with_csum(struct virtio_net *s, const struct net_hdr *hdr, struct iovec *iov, uint16_t n, size_t len,
 			   bool *sent)
 {
@@ -273,7 +275,8 @@ static bool send_frame(struct virtio_net *s, struct virtq_elem *e)
 	struct net_hdr hdr;
 	bool sent = true;
 
-	if (iov_read(iov, n, 0, &hdr, sizeof(hdr)) != sizeof(hdr) || len - sizeof(hdr) > NET_FRAME_MAX || len == sizeof(hdr))
+	if (iov_read(iov, n, 0, &hdr, sizeof(hdr)) != sizeof(hdr) || len - sizeof(hdr) > NET_FRAME_MAX ||
+	    len == sizeof(hdr))
 		return true; /* dropped, as every frame that is too long or too short */
 	if (!__atomic_load_n(&nd->up, __ATOMIC_RELAXED))
 		return true;
@@ -492,7 +495,8 @@ static bool net_accept(struct virtio_device *v)
 {
 	uint64_t f = v->features;
 
-	if ((f & (F_GUEST_TSO4 | F_GUEST_TSO6) && !(f & F_GUEST_CSUM)) || (f & (F_HOST_TSO4 | F_HOST_TSO6) && !(f & F_CSUM)))
+	if ((f & (F_GUEST_TSO4 | F_GUEST_TSO6) && !(f & F_GUEST_CSUM)) ||
+	    (f & (F_HOST_TSO4 | F_HOST_TSO6) && !(f & F_CSUM)))
 		return false;
 	if (f & (F_CTRL_RX | F_CTRL_VLAN | F_CTRL_RX_EXTRA | F_GUEST_ANNOUNCE | F_CTRL_MAC_ADDR) && !(f & F_CTRL_VQ))
 		return false;
@@ -672,8 +676,10 @@ static int net_loaded(void *obj, struct err *err)
 static const struct property net_props[] = {
 	VIRTIO_PCI_PROPS(struct virtio_net_pci),
 	PROP_DEF_PTR(struct virtio_net_pci, net.netdev, "netdev", "the back end (struct netdev); stays the owner's"),
-	PROP_DEF_STRING(struct virtio_net_pci, net.mac_text, "mac", NULL, "address; made from the guest's name unless given"),
-	PROP_DEF_U32(struct virtio_net_pci, net.mtu, "mtu", "0", 0, 65535, "MTU to tell the guest; 0: the back end's, if it has one"),
+	PROP_DEF_STRING(struct virtio_net_pci, net.mac_text, "mac", NULL,
+			"address; made from the guest's name unless given"),
+	PROP_DEF_U32(struct virtio_net_pci, net.mtu, "mtu", "0", 0, 65535,
+		     "MTU to tell the guest; 0: the back end's, if it has one"),
 	PROP_DEF_BOOL(struct virtio_net_pci, net.csum, "csum", "on", "take checksums off the guest's hands"),
 	{ 0 },
 };

@@ -8,7 +8,14 @@
 /* One memory BAR; a page for each structure, so that a hypervisor in the guest can map them apart. */
 #define MODERN_BAR 0
 #define MSIX_BAR 1
-enum { COMMON_AT = 0x0000, ISR_AT = 0x1000, CONFIG_AT = 0x2000, NOTIFY_AT = 0x3000, MODERN_SIZE = 0x4000, NOTIFY_STEP = 4 };
+enum {
+	COMMON_AT = 0x0000,
+	ISR_AT = 0x1000,
+	CONFIG_AT = 0x2000,
+	NOTIFY_AT = 0x3000,
+	MODERN_SIZE = 0x4000,
+	NOTIFY_STEP = 4
+};
 
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
@@ -119,7 +126,8 @@ static uint64_t common_read(struct virtio_pci *p, unsigned at, unsigned size)
 	pci_set32(r + DEVICE_FEATURE_SELECT, p->feature_select);
 	pci_set32(r + DEVICE_FEATURE, p->feature_select < 2 ? v->offered >> (32 * p->feature_select) : 0);
 	pci_set32(r + DRIVER_FEATURE_SELECT, p->driver_feature_select);
-	pci_set32(r + DRIVER_FEATURE, p->driver_feature_select < 2 ? v->features >> (32 * p->driver_feature_select) : 0);
+	pci_set32(r + DRIVER_FEATURE,
+		  p->driver_feature_select < 2 ? v->features >> (32 * p->driver_feature_select) : 0);
 	pci_set16(r + CONFIG_VECTOR, p->config_vector);
 	pci_set16(r + NUM_QUEUES, v->nvq);
 	r[DEVICE_STATUS] = __atomic_load_n(&v->status, __ATOMIC_ACQUIRE);
@@ -347,7 +355,8 @@ static bool window_target(struct virtio_pci *p, uint32_t *off, uint32_t *size)
 
 	*off = pci_get32(c + CAP_OFFSET);
 	*size = pci_get32(c + CAP_LENGTH);
-	return c[CAP_BAR] == MODERN_BAR && (*size == 1 || *size == 2 || *size == 4) && *off < MODERN_SIZE && !(*off & (*size - 1));
+	return c[CAP_BAR] == MODERN_BAR && (*size == 1 || *size == 2 || *size == 4) && *off < MODERN_SIZE &&
+	       !(*off & (*size - 1));
 }
 
 static bool touches_data(const struct virtio_pci *p, unsigned offset, unsigned size)

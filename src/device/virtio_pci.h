@@ -31,12 +31,12 @@ struct virtio_pci {
 	uint64_t *bell;         /* address at which each queue's event is registered with the engine; 0: none */
 };
 
-#define VIRTIO_PCI_PROPS(T) \
-	PCI_PROPS(T, proxy.pdev), \
-	PROP_DEF_BOOL(T, proxy.packed, "packed", "on", "offer packed rings"), \
-	PROP_DEF_BOOL(T, proxy.event_idx, "event-idx", "on", "offer event indices"), \
-	PROP_DEF_BOOL(T, proxy.indirect, "indirect-desc", "on", "offer indirect descriptors"), \
-	PROP_DEF_U32(T, proxy.vectors, "vectors", "4294967295", 0, 0, "MSI-X vectors; one per queue and one more unless given, 0: INTx only")
+#define VIRTIO_PCI_PROPS(T)                                                                                            \
+	PCI_PROPS(T, proxy.pdev), PROP_DEF_BOOL(T, proxy.packed, "packed", "on", "offer packed rings"),                \
+		PROP_DEF_BOOL(T, proxy.event_idx, "event-idx", "on", "offer event indices"),                           \
+		PROP_DEF_BOOL(T, proxy.indirect, "indirect-desc", "on", "offer indirect descriptors"),                 \
+		PROP_DEF_U32(T, proxy.vectors, "vectors", "4294967295", 0, 0,                                          \
+			     "MSI-X vectors; one per queue and one more unless given, 0: INTx only")
 
 int virtio_pci_realize(struct virtio_pci *p, struct virtio_device *v, uint32_t class_code, struct err *err);
 void virtio_pci_unrealize(struct device *d);

@@ -15,7 +15,8 @@
 #include "device/virtio_pci.h"
 #include "machine/clock.h"
 
-/* A getrandom() call of at most this many bytes can't be interrupted by a signal once the pool is seeded (getrandom(2)). */
+/* A getrandom() call of at most this many bytes can't be interrupted by a signal once the pool is seeded
+ * (getrandom(2)). */
 #define CHUNK 256
 
 struct virtio_rng {
@@ -50,7 +51,8 @@ static size_t fill(struct virtq_elem *e, size_t len)
 		uint8_t bytes[CHUNK];
 		size_t want = len - done < sizeof(bytes) ? len - done : sizeof(bytes), put;
 
-		/* It blocks only before the host's pool is seeded, at its boot: then an empty answer is better than a hang. */
+		/* It blocks only before the host's pool is seeded, at its boot: then an empty answer is better than a
+		 * hang. */
 		if (getrandom(bytes, want, GRND_NONBLOCK) != (ssize_t)want)
 			break;
 		/* Through a buffer of ours: the guest must not be able to swap pages below a system call. */
@@ -159,7 +161,8 @@ static int rng_loaded(void *obj, struct err *err)
 
 static const struct property rng_props[] = {
 	VIRTIO_PCI_PROPS(struct virtio_rng_pci),
-	PROP_DEF_U64(struct virtio_rng_pci, rng.max_bytes, "max-bytes", "64M", 1, 1ull << 40, "bytes that the guest gets in a period"),
+	PROP_DEF_U64(struct virtio_rng_pci, rng.max_bytes, "max-bytes", "64M", 1, 1ull << 40,
+		     "bytes that the guest gets in a period"),
 	PROP_DEF_U32(struct virtio_rng_pci, rng.period, "period", "1000", 1, 3600000, "the period in milliseconds"),
 	{ 0 },
 };

@@ -66,8 +66,8 @@ int virtq_resume(struct virtqueue *vq, struct err *err)
 		return 0;
 	if (map(vq) || (packed && (vq->avail_pos >= vq->size || vq->used_pos >= vq->size))) {
 		vq->enabled = false;
-		return err_set(err, EINVAL, "the ring of queue %u lies outside of memory or its positions outside of it",
-			       vq->index);
+		return err_set(err, EINVAL,
+			       "the ring of queue %u lies outside of memory or its positions outside of it", vq->index);
 	}
 	/* A broken queue waits for its reset and may have lost buffers. */
 	if (!vq->broken && (vq->avail_pos != vq->used_pos || (packed && vq->avail_wrap != vq->used_wrap))) {
@@ -259,7 +259,7 @@ bool virtq_should_interrupt(struct virtqueue *vq)
 	if (!vq->enabled || !since)
 		return false;
 	vq->since = 0;
-	/* Full fence: the used entries before the driver's wish (§2.7.7.2: it writes its wish, then looks for entries). */
+	/* Full fence: used entries before the driver's wish (§2.7.7.2: it writes its wish, then looks for entries). */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return layout(vq)->should_interrupt(vq, since);
 }

@@ -39,7 +39,13 @@ struct virtq_desc {
 		} packed;
 	};
 };
-enum { VIRTQ_DESC_NEXT = 1, VIRTQ_DESC_WRITE = 2, VIRTQ_DESC_INDIRECT = 4, VIRTQ_DESC_AVAIL = 1 << 7, VIRTQ_DESC_USED = 1 << 15 };
+enum {
+	VIRTQ_DESC_NEXT = 1,
+	VIRTQ_DESC_WRITE = 2,
+	VIRTQ_DESC_INDIRECT = 4,
+	VIRTQ_DESC_AVAIL = 1 << 7,
+	VIRTQ_DESC_USED = 1 << 15
+};
 
 /* A buffer that the driver made available. Zero-initialize once; reusable; virtq_elem_free() releases. */
 struct virtq_elem {
@@ -86,7 +92,7 @@ extern const struct state_desc virtq_state; /* configuration and positions; noth
 
 /* Settings the driver made are gone; size is max again. */
 void virtq_reset(struct virtqueue *vq);
-/* Map the areas for the chosen size and features and start from the beginning: 0, -EINVAL (size), -EFAULT (addresses). */
+/* Map the areas for size and features as chosen, start from the beginning: 0, -EINVAL (size), -EFAULT (addresses). */
 int virtq_enable(struct virtqueue *vq);
 /* The same from the positions that are there, after loading a state. */
 int virtq_resume(struct virtqueue *vq, struct err *err);
@@ -97,7 +103,8 @@ int virtq_pop(struct virtqueue *vq, struct virtq_elem *e);
 void virtq_unpop(struct virtqueue *vq, const struct virtq_elem *e);
 void virtq_elem_free(struct virtq_elem *e);
 
-/* Return a buffer with the first `len` bytes of its writable part written. Visible to the driver after virtq_flush(), all at once. */
+/* Return a buffer with the first `len` bytes of its writable part written. Visible to the driver after virtq_flush(),
+ * all at once. */
 void virtq_fill(struct virtqueue *vq, const struct virtq_elem *e, uint32_t len);
 void virtq_flush(struct virtqueue *vq);
 static inline void virtq_push(struct virtqueue *vq, const struct virtq_elem *e, uint32_t len)
@@ -115,7 +122,7 @@ void virtq_ignore(struct virtqueue *vq);
 /* Nothing to pop. True for a broken queue. */
 bool virtq_empty(struct virtqueue *vq);
 
-/* The device wrote guest memory of `e` outside of what virtq_fill() is told: bytes [at, at+len) of its writable part. */
+/* The device wrote bytes [at, at+len) of the writable part of `e` beyond what virtq_fill() is told. */
 void virtq_elem_written(struct virtqueue *vq, const struct virtq_elem *e, uint64_t at, uint64_t len);
 
 /* Scatter and gather helpers: copy between `data` and iov from byte `at` on; returns the bytes copied. */

@@ -69,7 +69,8 @@ static int packed_pop(struct virtqueue *vq, struct virtq_elem *e)
 			virtq_break(vq, "a chain with a descriptor that is not available");
 			return -EIO;
 		}
-		if ((d.packed.flags & (VIRTQ_DESC_INDIRECT | VIRTQ_DESC_NEXT)) == (VIRTQ_DESC_INDIRECT | VIRTQ_DESC_NEXT) ||
+		if ((d.packed.flags & (VIRTQ_DESC_INDIRECT | VIRTQ_DESC_NEXT)) ==
+			    (VIRTQ_DESC_INDIRECT | VIRTQ_DESC_NEXT) ||
 		    (d.packed.flags & VIRTQ_DESC_INDIRECT && e->ndesc)) {
 			virtq_break(vq, "an indirect descriptor in a chain");
 			return -EIO;

@@ -31,7 +31,8 @@ static int walk_table(struct virtqueue *vq, struct virtq_elem *e, const struct v
 		int ret;
 
 		if (i >= n || seen >= n) {
-			virtq_break(vq, i >= n ? "an indirect chain that leaves its table" : "a loop in an indirect table");
+			virtq_break(vq,
+				    i >= n ? "an indirect chain that leaves its table" : "a loop in an indirect table");
 			return -EIO;
 		}
 		in = virtq_load_desc(table + 16 * i);
@@ -57,7 +58,8 @@ static int walk_chain(struct virtqueue *vq, struct virtq_elem *e, unsigned head)
 		int ret;
 
 		if (i >= vq->size || seen >= vq->size) {
-			virtq_break(vq, i >= vq->size ? "a descriptor index beyond the queue" : "a loop of descriptors");
+			virtq_break(vq,
+				    i >= vq->size ? "a descriptor index beyond the queue" : "a loop of descriptors");
 			return -EIO;
 		}
 		d = virtq_load_desc(vq->ring + 16 * i);

@@ -227,11 +227,33 @@ static void ssdt_serial(struct aml *a, unsigned n)
 	aml_close(a);
 }
 
+/*
+ * Pin n of device d on bus 0 is GSI 16 + ((d + n) & 7) (ACPI 6.4 §6.2.13). A
+ * constant, not a method: Linux evaluates it for every device and bridge.
+ */
+static void ssdt_prt(struct aml *a)
+{
+	aml_open_scope(a, "\\_SB.PCI0");
+	aml_name(a, "_PRT");
+	aml_open_package(a, 128);
+	for (unsigned i = 0; i < 128; i++) {
+		aml_open_package(a, 4);
+		aml_int(a, (i >> 2) << 16 | 0xffff);
+		aml_int(a, i & 3);
+		aml_int(a, 0);
+		aml_int(a, 16 + (((i >> 2) + (i & 3)) & 7));
+		aml_close(a);
+	}
+	aml_close(a);
+	aml_close(a);
+}
+
 static size_t build_ssdt(struct acpi_tables *t, const struct machine *m, const struct acpi_options *o)
 {
 	size_t at = table_begin(t, "SSDT", 2);
 	struct aml a = { 0 };
 
+	ssdt_prt(&a);
 	aml_open_scope(&a, "\\_SB.PCI0.LPC");
 	for (unsigned i = 0; i < 4; i++)
 		if (o->serial[i])

@@ -6,7 +6,7 @@
 
 enum { /* ACPI 6.4 §20.3, table 20.2 */
 	AML_ZERO = 0x00, AML_ONE = 0x01, AML_NAME = 0x08, AML_BYTE = 0x0a, AML_WORD = 0x0b, AML_DWORD = 0x0c,
-	AML_STRING = 0x0d, AML_QWORD = 0x0e, AML_SCOPE = 0x10, AML_BUFFER = 0x11, AML_DUAL = 0x2e, AML_MULTI = 0x2f,
+	AML_STRING = 0x0d, AML_QWORD = 0x0e, AML_SCOPE = 0x10, AML_BUFFER = 0x11, AML_PACKAGE = 0x12, AML_DUAL = 0x2e, AML_MULTI = 0x2f,
 	AML_EXT = 0x5b, AML_DEVICE = 0x82,
 };
 
@@ -63,6 +63,13 @@ void aml_open_device(struct aml *a, const char *name)
 	byte(a, AML_DEVICE);
 	open_package(a);
 	put_name(a, name);
+}
+
+void aml_open_package(struct aml *a, uint8_t elements)
+{
+	byte(a, AML_PACKAGE);
+	open_package(a);
+	byte(a, elements);
 }
 
 void aml_open_buffer(struct aml *a, unsigned len)

@@ -17,6 +17,7 @@ struct aml {
 
 void aml_open_scope(struct aml *a, const char *name);
 void aml_open_device(struct aml *a, const char *name);
+void aml_open_package(struct aml *a, uint8_t elements); /* that many objects follow */
 void aml_open_buffer(struct aml *a, unsigned len); /* resource templates and other raw bytes follow */
 void aml_close(struct aml *a);
 

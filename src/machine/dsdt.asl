@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What of the q35 board never changes. Addresses are those of machine.h; what
- * depends on options (CPUs, serial ports, pvpanic) is in the SSDT that acpi.c
- * writes.
+ * depends on options (CPUs, serial ports, pvpanic), and what is long and regular
+ * (_PRT), is in the SSDT that acpi.c writes.
  */
 DefinitionBlock ("dsdt.aml", "DSDT", 2, "KEEL", "KEELQ35", 1)
 {
@@ -47,25 +47,6 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "KEEL", "KEELQ35", 1)
                 }
                 Or (CDW1, 0x04, CDW1)
                 Return (Arg3)
-            }
-
-            /* Pin n of device d on bus 0 is GSI 16 + ((d + n) & 7). */
-            Method (_PRT, 0, Serialized)
-            {
-                Name (RTES, Package (128) {})
-                Store (0, Local0)
-                While (LLess (Local0, 128))
-                {
-                    ShiftRight (Local0, 2, Local1)
-                    And (Local0, 3, Local2)
-                    Store (Package (4) { 0, 0, 0, 0 }, Local3)
-                    Store (Or (ShiftLeft (Local1, 16), 0xffff), Index (Local3, 0))
-                    Store (Local2, Index (Local3, 1))
-                    Store (Add (16, And (Add (Local1, Local2), 7)), Index (Local3, 3))
-                    Store (Local3, Index (RTES, Local0))
-                    Increment (Local0)
-                }
-                Return (RTES)
             }
 
             Device (MCH)

@@ -132,7 +132,8 @@ struct irq machine_irq(struct machine *m, unsigned n)
 
 struct machine *machine_new(const struct machine_config *config, struct err *err)
 {
-	struct engine_config ec = { .kind = config->engine, .cpus = config->cpus, .hide_pv = config->hide_pv };
+	struct engine_config ec = { .kind = config->engine, .cpus = config->cpus, .hide_pv = config->hide_pv,
+				    .no_translate = config->no_translate };
 	struct machine *m = calloc(1, sizeof(*m));
 
 	assert(!(config->memory & 4095) && config->memory >= 1 << 20 && config->memory <= Q35_RAM_MAX);

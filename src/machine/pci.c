@@ -191,7 +191,8 @@ static uint32_t host_read(struct pci_host *host, unsigned nr, unsigned devfn, un
 	return value;
 }
 
-static void host_write(struct pci_host *host, unsigned nr, unsigned devfn, unsigned offset, uint32_t value, unsigned size)
+static void host_write(struct pci_host *host, unsigned nr, unsigned devfn, unsigned offset, uint32_t value,
+		       unsigned size)
 {
 	struct pci_device *pdev;
 
@@ -278,7 +279,8 @@ int pci_host_init(struct machine *m, struct err *err)
 	pthread_mutex_init(&host->lock, NULL);
 	pthread_mutex_init(&host->intx_lock, NULL);
 	host->ecam = (struct io_range){ .name = "ECAM", .ops = &ecam_ops, .opaque = host };
-	host->ports = (struct io_range){ .name = "PCI config", .base = 0xcf8, .size = 8, .ops = &ports_ops, .opaque = host };
+	host->ports =
+		(struct io_range){ .name = "PCI config", .base = 0xcf8, .size = 8, .ops = &ports_ops, .opaque = host };
 	m->pci = host;
 	ret = bus_add(m->pio, &host->ports, err);
 	if (ret)
@@ -515,8 +517,19 @@ unsigned pci_add_ext_cap(struct pci_device *pdev, uint16_t id, uint8_t version, 
 }
 
 /* PCI Express capability (PCIe 4.0 §7.5.3), version 2. */
-enum { EXP_FLAGS = 2, EXP_DEVCAP = 4, EXP_DEVCTL = 8, EXP_DEVSTA = 10, EXP_LNKCAP = 12, EXP_LNKCTL = 16, EXP_LNKSTA = 18,
-       EXP_DEVCTL2 = 40, EXP_LNKCAP2 = 44, EXP_LNKCTL2 = 48, EXP_SIZE = 60 };
+enum {
+	EXP_FLAGS = 2,
+	EXP_DEVCAP = 4,
+	EXP_DEVCTL = 8,
+	EXP_DEVSTA = 10,
+	EXP_LNKCAP = 12,
+	EXP_LNKCTL = 16,
+	EXP_LNKSTA = 18,
+	EXP_DEVCTL2 = 40,
+	EXP_LNKCAP2 = 44,
+	EXP_LNKCTL2 = 48,
+	EXP_SIZE = 60
+};
 #define EXP_ROOT_PORT 4
 #define EXP_INTEGRATED 9
 
@@ -575,4 +588,6 @@ static const struct state_field pci_fields[] = {
 	STATE_FIELD_STRUCT(struct pci_device, msix, &pci_msix_state),
 	STATE_END,
 };
-const struct state_desc pci_device_state = { .name = "pci", .version = 1, .fields = pci_fields, .post_load = pci_loaded };
+const struct state_desc pci_device_state = {
+	.name = "pci", .version = 1, .fields = pci_fields, .post_load = pci_loaded
+};

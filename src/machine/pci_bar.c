@@ -65,7 +65,8 @@ static bool decode_bar(const struct pci_device *pdev, unsigned n, uint64_t *base
 	const uint8_t *c = pdev->config + pci_bar_offset(pdev, n);
 	uint64_t last;
 
-	if (!bar->size || !(pdev->config[PCI_COMMAND] & (bar->io ? PCI_CMD_IO : PCI_CMD_MEM)) || (n == 6 && !(c[0] & 1)))
+	if (!bar->size || !(pdev->config[PCI_COMMAND] & (bar->io ? PCI_CMD_IO : PCI_CMD_MEM)) ||
+	    (n == 6 && !(c[0] & 1)))
 		return false;
 	*base = pci_get32(c) & ~(bar->size - 1) & (bar->io ? ~3u : ~15u);
 	if (bar->mem64)

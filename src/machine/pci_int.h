@@ -1,14 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the files of PCI share: pci.c (topology, configuration space), pci_bar.c, pci_intx.c, pci_msix.c, pci_assign.c. */
+/* What the files of PCI share: pci.c (topology, configuration space), pci_bar, pci_intx, pci_msix, pci_assign. */
 #pragma once
 #include "machine/pci.h"
 
 /* Configuration space of both header types (PCI 3.0 §6.1, PCI-to-PCI Bridge 1.2 §3.2). */
 enum {
-	PCI_VENDOR = 0x00, PCI_COMMAND = 0x04, PCI_STATUS = 0x06, PCI_CLASS_REV = 0x08, PCI_HEADER = 0x0e, PCI_BAR0 = 0x10,
-	PCI_SUBSYSTEM = 0x2c, PCI_ROM = 0x30, PCI_CAPS = 0x34, PCI_INT_LINE = 0x3c, PCI_INT_PIN = 0x3d,
-	PCI_PRIMARY = 0x18, PCI_SECONDARY = 0x19, PCI_SUBORDINATE = 0x1a, PCI_IO_WINDOW = 0x1c, PCI_SECONDARY_STATUS = 0x1e,
-	PCI_MEM_WINDOW = 0x20, PCI_PREF_WINDOW = 0x24, PCI_PREF_HIGH = 0x28, PCI_IO_HIGH = 0x30, PCI_ROM1 = 0x38,
+	PCI_VENDOR = 0x00,
+	PCI_COMMAND = 0x04,
+	PCI_STATUS = 0x06,
+	PCI_CLASS_REV = 0x08,
+	PCI_HEADER = 0x0e,
+	PCI_BAR0 = 0x10,
+	PCI_SUBSYSTEM = 0x2c,
+	PCI_ROM = 0x30,
+	PCI_CAPS = 0x34,
+	PCI_INT_LINE = 0x3c,
+	PCI_INT_PIN = 0x3d,
+	PCI_PRIMARY = 0x18,
+	PCI_SECONDARY = 0x19,
+	PCI_SUBORDINATE = 0x1a,
+	PCI_IO_WINDOW = 0x1c,
+	PCI_SECONDARY_STATUS = 0x1e,
+	PCI_MEM_WINDOW = 0x20,
+	PCI_PREF_WINDOW = 0x24,
+	PCI_PREF_HIGH = 0x28,
+	PCI_IO_HIGH = 0x30,
+	PCI_ROM1 = 0x38,
 	PCI_BRIDGE_CONTROL = 0x3e,
 };
 #define PCI_CMD_IO 0x0001
@@ -73,7 +90,8 @@ void pci_bars_unmap(struct pci_device *pdev);
 void pci_bars_update_below(struct pci_bus *bus);
 void pci_bars_retry(struct pci_host *host);
 
-void pci_intx_update(struct pci_device *pdev); /* Interrupt Disable or `intx` changed by other means than pci_set_intx() */
+/* Interrupt Disable or `intx` changed by other means than pci_set_intx(). */
+void pci_intx_update(struct pci_device *pdev);
 void pci_intx_reset(struct pci_device *pdev);
 
 int pci_msix_alloc(struct pci_device *pdev, struct err *err);

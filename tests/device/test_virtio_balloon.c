@@ -160,7 +160,9 @@ static void test_reporting(void **state)
 
 	for (unsigned i = 0; i < 3; i++) {
 		struct drv_queue q[5];
-		struct drv_buf b[3] = { { 0x900000, 0x10000, true }, { 0xa00000, 0x8000, true }, { 0xb00800, 0x1000, true } };
+		struct drv_buf b[3] = { { 0x900000, 0x10000, true },
+					{ 0xa00000, 0x8000, true },
+					{ 0xb00800, 0x1000, true } };
 
 		start(q, 4 + i, ways[i].features);
 		touch(0x900000, 0x10);
@@ -220,7 +222,8 @@ static void test_stats(void **state)
 		drv_notify(&d, 2);
 		fake_machine_loop(f);
 		virtio_balloon_get_stats(dev, &st);
-		assert_true(st.swap_in == 100 && st.free == 104 && st.total == 105 && st.available == 106 && st.hugetlb_fail == 109);
+		assert_true(st.swap_in == 100 && st.free == 104 && st.total == 105 && st.available == 106 &&
+			    st.hugetlb_fail == 109);
 		assert_true(st.when != 0);
 		assert_null(drv_get(&q[2], &len)); /* kept for the next question */
 		virtio_balloon_poll(dev, 2);

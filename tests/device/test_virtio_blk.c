@@ -38,13 +38,23 @@ static struct drv d;
 static struct block *disk;
 static int disk_fd;
 static uint8_t *model;
+static bool slow; /* the disk is a file whose writes are synchronous: they take long enough to be caught in flight */
 
 static void machine_up(bool readonly, const char *prop, const char *value)
 {
 	struct block_options o = { .path = "test disk", .fd = dup(disk_fd), .format = "raw", .readonly = readonly };
+	char path[] = "/tmp/keel-disk-XXXXXX";
 	struct err err = ERR_INIT;
 	struct device *dev;
 
+	if (slow) {
+		close(o.fd);
+		o.fd = mkstemp(path);
+		assert_true(o.fd >= 0);
+		unlink(path);
+		assert_int_equal(pwrite(o.fd, model, DISK, 0), DISK);
+		o.cache = BLOCK_CACHE_WRITETHROUGH;
+	}
 	disk = block_open(&o, &err);
 	assert_non_null(disk);
 	f = fake_machine_new();
@@ -70,6 +80,7 @@ static void machine_down(void)
 static int setup(void **state)
 {
 	log_set_level(LOG_ERROR);
+	slow = false;
 	disk_fd = memfd_create("disk", MFD_CLOEXEC);
 	model = malloc(DISK);
 	for (unsigned i = 0; i < DISK; i++)
@@ -98,7 +109,8 @@ static void put_header(uint64_t at, uint32_t type, uint64_t sector)
 }
 
 /* One request with data in one piece; status, or the answer's length in *len. */
-static uint8_t request(struct drv_queue *q, uint32_t type, uint64_t sector, uint64_t data, uint32_t bytes, uint32_t *len)
+static uint8_t request(struct drv_queue *q, uint32_t type, uint64_t sector, uint64_t data, uint32_t bytes,
+		       uint32_t *len)
 {
 	uint64_t at = drv_alloc(&d, 32, 16);
 	bool write = type != T_OUT && type != T_DISCARD && type != T_WRITE_ZEROES;
@@ -450,6 +462,54 @@ static void test_depth(void **state)
 	}
 }
 
+static uint64_t ended(void)
+{
+	struct block_stats st;
+
+	block_get_stats(disk, &st);
+	return st.rd_ops + st.wr_ops + st.failed;
+}
+
+/* Nothing ends any more: everything that was in flight has ended. */
+static void expect_quiet(void)
+{
+	uint64_t n = ended();
+
+	usleep(20000);
+	assert_int_equal(ended(), n);
+}
+
+/* A pause or a reset comes back when the disk is still. */
+static void test_waits_for_slow_disk(void **state)
+{
+	machine_down();
+	slow = true;
+	machine_up(false, NULL, NULL);
+	for (unsigned round = 0; round < 3; round++) {
+		struct drv_queue q;
+		uint64_t before;
+
+		depth_setup(&q, round);
+		before = ended();
+		for (unsigned i = 0; i < DEPTH; i++)
+			send(&q, &slots[i], 2 * i + 1);
+		drv_notify(&d, 0);
+		while (ended() < before + 2) /* the thread is at it */
+			usleep(100);
+		if (round == 0) {
+			machine_pause(f->m);
+			expect_quiet();
+			machine_resume(f->m);
+		} else if (round == 1) {
+			drv_write(&d, DRV_STATUS, 0, 1);
+		} else {
+			device_free(machine_find(f->m, "disk"));
+		}
+		if (round)
+			expect_quiet();
+	}
+}
+
 /* A pause waits for everything in flight; the state has no loose ends; a twin goes on from it. */
 static void test_save_in_flight(void **state)
 {
@@ -570,7 +630,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_config), TEST(test_refusals), TEST(test_read_write), TEST(test_framing), TEST(test_get_id),
 		TEST(test_errors), TEST(test_discard_and_zeroes), TEST(test_write_cache), TEST(test_bad_requests),
-		TEST(test_depth), TEST(test_save_in_flight), TEST(test_reset_in_flight), TEST(test_queues),
+		TEST(test_depth), TEST(test_waits_for_slow_disk), TEST(test_save_in_flight), TEST(test_reset_in_flight), TEST(test_queues),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

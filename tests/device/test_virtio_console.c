@@ -359,8 +359,8 @@ static void test_reset(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_config), TEST(test_simple), TEST(test_multiport), TEST(test_control_waits), TEST(test_slow_output),
-		TEST(test_save_load), TEST(test_reset),
+		TEST(test_config),	TEST(test_simple),    TEST(test_multiport), TEST(test_control_waits),
+		TEST(test_slow_output), TEST(test_save_load), TEST(test_reset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

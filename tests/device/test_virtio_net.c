@@ -496,7 +496,8 @@ static void test_csum(void **state)
 			off += part;
 		}
 		iov[n++] = (struct iovec){ frame + off, len - off };
-		assert_int_equal(csum_finish(csum_iov(iov, n, at, len - at)), (uint16_t)~slow_sum(frame + at, len - at, 0));
+		assert_int_equal(csum_finish(csum_iov(iov, n, at, len - at)),
+				 (uint16_t)~slow_sum(frame + at, len - at, 0));
 	}
 }
 
@@ -625,9 +626,29 @@ static void test_send_csum(void **state)
 				;
 		}
 	}
+	/* UDP: a sum of zero is written as all ones, since zero says that there is none. */
+	{
+		size_t len = ip_frame(frame, 4, 17, 100, false);
+		uint8_t h[HDR] = { 1, 0, 0, 0, 0, 0, 38, 0, 6 };
+		uint32_t pseudo = slow_sum(frame + 26, 8, 17 + len - 38);
+		uint16_t rest;
+
+		frame[44] = pseudo >> 8;
+		frame[45] = pseudo;
+		frame[60] = frame[61] = 0;
+		rest = 0xffff - slow_sum(frame + 38, len - 38, 0);
+		frame[60] = rest >> 8;
+		frame[61] = rest;
+		w.n = 0;
+		send(frame, len, h, 2);
+		assert_int_equal(w.n, 1);
+		assert_int_equal(w.sent[0][44] << 8 | w.sent[0][45], 0xffff);
+	}
 	/* Fields that point nowhere: dropped. */
 	{
-		static const uint16_t bad[][2] = { { 0xffff, 0xffff }, { 100, 0 }, { 0, 99 }, { 98, 1 }, { 0xffff, 1 } };
+		static const uint16_t bad[][2] = {
+			{ 0xffff, 0xffff }, { 100, 0 }, { 0, 99 }, { 98, 1 }, { 0xffff, 1 }
+		};
 
 		for (unsigned i = 0; i < 5; i++) {
 			uint8_t h[HDR] = { 1, 0, 0, 0, 0, 0, bad[i][0], bad[i][0] >> 8, bad[i][1], bad[i][1] >> 8 };
@@ -708,7 +729,9 @@ static void mode(uint8_t cmd, uint8_t on)
 
 static void test_filters(void **state)
 {
-	static const uint8_t table[] = { 2, 0, 0, 0, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1 };
+	static const uint8_t table[] = {
+		2, 0, 0, 0, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1
+	};
 	static const uint8_t mac2[6] = { 2, 0, 0, 0, 0, 9 };
 	uint8_t many[8 + 100 * 6];
 
@@ -852,10 +875,11 @@ static void test_bad_buffers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_config), TEST(test_mac_text), TEST(test_receive), TEST(test_receive_unmerged),
-		TEST(test_receive_waits), TEST(test_not_running), TEST(test_send), TEST(test_send_busy), TEST(test_send_many),
-		TEST(test_link), TEST(test_csum), TEST(test_receive_csum), TEST(test_send_csum), TEST(test_vnet_hdr),
-		TEST(test_filters), TEST(test_save_load), TEST(test_bad_buffers),
+		TEST(test_config),	  TEST(test_mac_text),	  TEST(test_receive), TEST(test_receive_unmerged),
+		TEST(test_receive_waits), TEST(test_not_running), TEST(test_send),    TEST(test_send_busy),
+		TEST(test_send_many),	  TEST(test_link),	  TEST(test_csum),    TEST(test_receive_csum),
+		TEST(test_send_csum),	  TEST(test_vnet_hdr),	  TEST(test_filters), TEST(test_save_load),
+		TEST(test_bad_buffers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

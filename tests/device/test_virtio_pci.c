@@ -85,7 +85,8 @@ static void test_identity(void **state)
 	assert_int_equal(cfg(8, 4), 0x00ff0001);
 	assert_true(d.config == 0); /* rng has no configuration space */
 	assert_int_equal(drv_read(&d, DRV_NUM_QUEUES, 2), 1);
-	assert_true(drv_offered(&d) == (DRV_F_VERSION_1 | DRV_F_PACKED | DRV_F_EVENT_IDX | DRV_F_INDIRECT | DRV_F_RESET));
+	assert_true(drv_offered(&d) ==
+		    (DRV_F_VERSION_1 | DRV_F_PACKED | DRV_F_EVENT_IDX | DRV_F_INDIRECT | DRV_F_RESET));
 	teardown(NULL);
 	machine_up("packed", "off");
 	assert_false(drv_offered(&d) & DRV_F_PACKED);
@@ -191,7 +192,8 @@ static void test_status(void **state)
 	assert_int_equal(drv_status(&d), 0);
 }
 
-/* Before DRIVER_OK, without bus mastering and while the machine stands nothing is consumed; afterwards nothing is forgotten. */
+/* Before DRIVER_OK, without bus mastering and while the machine stands nothing is consumed; afterwards nothing is
+ * forgotten. */
 static void test_when_it_may_run(void **state)
 {
 	struct drv_queue q;
@@ -525,10 +527,11 @@ static void test_rng_buffers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_identity), TEST(test_all_rings), TEST(test_registers), TEST(test_status), TEST(test_when_it_may_run),
-		TEST(test_needs_reset), TEST(test_queue_reset), TEST(test_config_window), TEST(test_intx_and_msix),
-		TEST(test_fast_doorbells), TEST(test_save_load), TEST(test_unplug_under_load), TEST(test_rng_rate),
-		TEST(test_rng_buffers),
+		TEST(test_identity),	   TEST(test_all_rings),       TEST(test_registers),
+		TEST(test_status),	   TEST(test_when_it_may_run), TEST(test_needs_reset),
+		TEST(test_queue_reset),	   TEST(test_config_window),   TEST(test_intx_and_msix),
+		TEST(test_fast_doorbells), TEST(test_save_load),       TEST(test_unplug_under_load),
+		TEST(test_rng_rate),	   TEST(test_rng_buffers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

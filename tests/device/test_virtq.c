@@ -36,7 +36,8 @@ static void on_written(void *opaque, uint64_t gpa, uint64_t len)
 
 static int setup(void **state)
 {
-	struct guest_region lo = { .gpa = 0, .size = RAM / 2, .fd = -1 }, hi = { .gpa = RAM / 2, .size = RAM / 2, .fd = -1 };
+	struct guest_region lo = { .gpa = 0, .size = RAM / 2, .fd = -1 },
+			    hi = { .gpa = RAM / 2, .size = RAM / 2, .fd = -1 };
 
 	ram = calloc(1, RAM);
 	memset(&mem, 0, sizeof(mem));
@@ -668,8 +669,9 @@ static void test_iov(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_traffic), TEST(test_suppression), TEST(test_bad_split), TEST(test_bad_packed), TEST(test_overcommit),
-		TEST(test_longest), TEST(test_enable), TEST(test_rom), TEST(test_bad_resume), TEST(test_iov),
+		TEST(test_traffic),    TEST(test_suppression), TEST(test_bad_split), TEST(test_bad_packed),
+		TEST(test_overcommit), TEST(test_longest),     TEST(test_enable),    TEST(test_rom),
+		TEST(test_bad_resume), TEST(test_iov),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

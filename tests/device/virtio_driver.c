@@ -51,7 +51,8 @@ uint64_t drv_queue_bytes(uint16_t size)
 	return page_up(16 * size) + page_up(6 + 2 * size) + page_up(6 + 8 * size) + page_up((uint64_t)size * DRV_TABLE);
 }
 
-void drv_queue_init(struct drv_queue *q, uint8_t *ram, uint64_t at, uint16_t size, bool packed, bool event_idx, bool indirect)
+void drv_queue_init(struct drv_queue *q, uint8_t *ram, uint64_t at, uint16_t size, bool packed, bool event_idx,
+		    bool indirect)
 {
 	memset(q, 0, sizeof(*q));
 	q->ram = ram;
@@ -124,7 +125,8 @@ static bool packed_add(struct drv_queue *q, const struct drv_buf *bufs, unsigned
 		return false;
 	id = q->id_stack[--q->nids];
 	for (unsigned k = 0; k < need; k++) {
-		uint16_t state = wrap ? 1 << 7 : 1 << 15, flags = state | (bufs[k].write ? 2 : 0) | (k + 1 < need ? 1 : 0);
+		uint16_t state = wrap ? 1 << 7 : 1 << 15,
+			 flags = state | (bufs[k].write ? 2 : 0) | (k + 1 < need ? 1 : 0);
 		const struct drv_buf *b = &bufs[k];
 		struct drv_buf t = { q->tables + (uint64_t)id * DRV_TABLE, 16 * n, false };
 

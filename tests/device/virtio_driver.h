@@ -41,7 +41,8 @@ struct drv_queue {
 
 /* Bytes that a queue of this size takes from `at` on (page-aligned). */
 uint64_t drv_queue_bytes(uint16_t size);
-void drv_queue_init(struct drv_queue *q, uint8_t *ram, uint64_t at, uint16_t size, bool packed, bool event_idx, bool indirect);
+void drv_queue_init(struct drv_queue *q, uint8_t *ram, uint64_t at, uint16_t size, bool packed, bool event_idx,
+		    bool indirect);
 /* False: no room. */
 bool drv_add(struct drv_queue *q, const struct drv_buf *bufs, unsigned n, void *token);
 /* Does the device want to be notified of what was added since the last call? */
@@ -69,12 +70,14 @@ struct drv {
 #define DRV_MSI_ADDRESS 0xfee00000ull
 #define DRV_MSI_DATA(n) (0x40u + (n))
 
-void drv_init(struct drv *d, struct fake_machine *f, struct device *dev); /* finds capabilities; resources are assigned */
+void drv_init(struct drv *d, struct fake_machine *f,
+	      struct device *dev); /* finds capabilities; resources are assigned */
 uint64_t drv_alloc(struct drv *d, uint64_t bytes, uint64_t align);
 uint32_t drv_read(struct drv *d, unsigned reg, unsigned size); /* common structure */
 void drv_write(struct drv *d, unsigned reg, uint32_t value, unsigned size);
 uint64_t drv_offered(struct drv *d);
-/* Reset, ACKNOWLEDGE, DRIVER, features (offered and wanted), FEATURES_OK. False: refused. Vectors: configuration 0, queue n: n + 1. */
+/* Reset, ACKNOWLEDGE, DRIVER, features (offered and wanted), FEATURES_OK. False: refused. Vectors: configuration 0,
+ * queue n: n + 1. */
 bool drv_negotiate(struct drv *d, uint64_t wanted, bool msix);
 void drv_queue(struct drv *d, unsigned n, struct drv_queue *q, uint16_t size); /* 0: the largest */
 void drv_ok(struct drv *d);
@@ -83,10 +86,25 @@ uint8_t drv_status(struct drv *d);
 /* Messages that came for a vector since the last call (and forgets the others). */
 unsigned drv_messages(struct drv *d, unsigned vector);
 
-enum { DRV_DEVICE_FEATURE_SELECT = 0, DRV_DEVICE_FEATURE = 4, DRV_DRIVER_FEATURE_SELECT = 8, DRV_DRIVER_FEATURE = 12,
-       DRV_CONFIG_VECTOR = 16, DRV_NUM_QUEUES = 18, DRV_STATUS = 20, DRV_GENERATION = 21, DRV_QUEUE_SELECT = 22,
-       DRV_QUEUE_SIZE = 24, DRV_QUEUE_VECTOR = 26, DRV_QUEUE_ENABLE = 28, DRV_QUEUE_NOTIFY_OFF = 30, DRV_QUEUE_DESC = 32,
-       DRV_QUEUE_DRIVER = 40, DRV_QUEUE_DEVICE = 48, DRV_QUEUE_RESET = 58 };
+enum {
+	DRV_DEVICE_FEATURE_SELECT = 0,
+	DRV_DEVICE_FEATURE = 4,
+	DRV_DRIVER_FEATURE_SELECT = 8,
+	DRV_DRIVER_FEATURE = 12,
+	DRV_CONFIG_VECTOR = 16,
+	DRV_NUM_QUEUES = 18,
+	DRV_STATUS = 20,
+	DRV_GENERATION = 21,
+	DRV_QUEUE_SELECT = 22,
+	DRV_QUEUE_SIZE = 24,
+	DRV_QUEUE_VECTOR = 26,
+	DRV_QUEUE_ENABLE = 28,
+	DRV_QUEUE_NOTIFY_OFF = 30,
+	DRV_QUEUE_DESC = 32,
+	DRV_QUEUE_DRIVER = 40,
+	DRV_QUEUE_DEVICE = 48,
+	DRV_QUEUE_RESET = 58
+};
 #define DRV_F_INDIRECT (1ull << 28)
 #define DRV_F_EVENT_IDX (1ull << 29)
 #define DRV_F_VERSION_1 (1ull << 32)

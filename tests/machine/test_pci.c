@@ -80,8 +80,13 @@ static const struct property toy_props[] = { PCI_PROPS(struct toy, pdev), { 0 } 
 static const struct state_field toy_fields[] = { STATE_FIELD_STRUCT(struct toy, pdev, &pci_device_state), STATE_END };
 static const struct state_desc toy_state = { .name = "toy", .version = 1, .fields = toy_fields };
 static const struct device_class toy_class = {
-	.name = "toy", .size = sizeof(struct toy), .props = toy_props, .realize = toy_realize, .unrealize = toy_unrealize,
-	.reset = toy_reset, .state = &toy_state,
+	.name = "toy",
+	.size = sizeof(struct toy),
+	.props = toy_props,
+	.realize = toy_realize,
+	.unrealize = toy_unrealize,
+	.reset = toy_reset,
+	.state = &toy_state,
 };
 
 /* ---- Helpers ---------------------------------------------------------------- */
@@ -704,6 +709,35 @@ static void check_function(struct pci_device *pdev, unsigned bus_nr, void *opaqu
 	}
 }
 
+/* What a root port forwards belongs to nobody else on bus 0. */
+static void check_windows(struct pci_device *pdev, unsigned bus_nr, void *opaque)
+{
+	const struct span *s = opaque;
+
+	if (bus_nr)
+		return;
+	for (unsigned i = 0; i < 6; i++) {
+		struct pci_bar *bar = &pdev->bar[i];
+
+		if (bar->size && bar->io == s->io)
+			assert_true(bar->range.base + bar->size - 1 < s->base || s->last < bar->range.base);
+	}
+}
+
+static void check_port(unsigned devfn)
+{
+	struct span io = { (cfg(0, devfn, 0x1c, 1) & 0xf0) << 8, (cfg(0, devfn, 0x1d, 1) & 0xf0) << 8 | 0xfff, true };
+	struct span mem = { (uint64_t)cfg(0, devfn, 0x20, 2) << 16, (uint64_t)cfg(0, devfn, 0x22, 2) << 16 | 0xfffff, false };
+	struct span pref = { (uint64_t)(cfg(0, devfn, 0x24, 2) & 0xfff0) << 16 | (uint64_t)cfg(0, devfn, 0x28, 4) << 32,
+			     (uint64_t)(cfg(0, devfn, 0x26, 2) & 0xfff0) << 16 | (uint64_t)cfg(0, devfn, 0x2c, 4) << 32 | 0xfffff,
+			     false };
+
+	if (io.base < io.last)
+		pci_for_each(f->m, check_windows, &io);
+	pci_for_each(f->m, check_windows, &mem);
+	pci_for_each(f->m, check_windows, &pref);
+}
+
 static void test_assign(void **state)
 {
 	struct toy *behind;
@@ -722,6 +756,8 @@ static void test_assign(void **state)
 		nspans = 0;
 		pci_for_each(f->m, check_function, NULL);
 		assert_int_equal(nspans, 5 * 4 + 3);
+		for (unsigned i = 1; i < 4; i++)
+			check_port(i << 3);
 		/* An empty port keeps room for a device. */
 		assert_true(cfg(0, 8, 0x20, 2) <= cfg(0, 8, 0x22, 2));
 		assert_int_equal(cfg(0, 8, 0x20, 2) & 0xfff0, cfg(0, 8, 0x20, 2));
