@@ -46,6 +46,7 @@ struct engine_config {
 	unsigned cpus;         /* 1..ENGINE_MAX_CPUS */
 	struct engine_host host;
 	bool hide_pv;          /* do not offer the KVM CPUID leaves */
+	bool no_translate;     /* soft: interpret everything */
 };
 #define ENGINE_MAX_CPUS 255u
 

@@ -23,8 +23,8 @@ static const struct {
 	{ "firmware", "FILE", "boot this firmware instead of a kernel", O_FIRMWARE },
 	{ "cpus", "N", "virtual CPUs, 1 to 255 (1)", O_CPUS },
 	{ "memory", "SIZE", "guest memory, in MiB or with suffix K, M, G, T (256)", O_MEMORY },
-	{ "engine", "KIND", "auto, kvm or soft (auto)", O_ENGINE },
-	{ "disk", "PATH[,format=raw][,readonly=on][,cache=MODE][,serial=TEXT]", "a virtio disk; may be repeated", O_DISK },
+	{ "engine", "KIND", "auto, kvm or soft[,translate=off] (auto)", O_ENGINE },
+	{ "disk", "PATH[,format=raw|qcow2][,readonly=on][,cache=MODE][,serial=TEXT]", "a virtio disk; may be repeated", O_DISK },
 	{ "net", "none|user[,mac=MAC][,hostfwd=[tcp|udp]:[ADDR]:PORT-:PORT]...", "a virtio network card on passt (none)", O_NET },
 	{ "serial", "stdio|null|file:PATH|unix:PATH", "first, then second, ... serial port (stdio)", O_SERIAL },
 	{ "console", "BACKEND", "a virtio console, with a back end as --serial's", O_CONSOLE },
@@ -120,15 +120,26 @@ static int parse_memory(struct vmm_options *o, const char *text, struct err *err
 
 static int parse_engine(struct vmm_options *o, const char *text, struct err *err)
 {
-	if (!strcmp(text, "auto"))
-		o->engine = ENGINE_AUTO;
-	else if (!strcmp(text, "kvm"))
-		o->engine = ENGINE_KVM;
-	else if (!strcmp(text, "soft"))
-		o->engine = ENGINE_SOFT;
-	else
-		return err_set(err, EINVAL, "--engine: there is no engine '%s'; use auto, kvm or soft", text);
-	return 0;
+	static const struct {
+		const char *text;
+		enum engine_kind kind;
+		bool no_translate;
+	} engines[] = {
+		{"auto", ENGINE_AUTO, false},
+		{"kvm", ENGINE_KVM, false},
+		{"soft", ENGINE_SOFT, false},
+		{"soft,translate=on", ENGINE_SOFT, false},
+		{"soft,translate=off", ENGINE_SOFT, true},
+	};
+
+	for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
+		if (strcmp(text, engines[i].text))
+			continue;
+		o->engine = engines[i].kind;
+		o->no_translate = engines[i].no_translate;
+		return 0;
+	}
+	return err_set(err, EINVAL, "--engine: there is no engine '%s'; use auto, kvm, soft or soft,translate=off", text);
 }
 
 static int parse_uuid(struct vmm_options *o, const char *text, struct err *err)

@@ -20,7 +20,7 @@ struct vmm_options {
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 	enum engine_kind engine;
-	bool no_reboot, paused, debug_exit, no_pvpanic, hide_pv;
+	bool no_reboot, paused, debug_exit, no_pvpanic, hide_pv, no_translate;
 	bool no_rng, no_balloon;
 	const char *serial[MAX_SERIALS]; /* backend texts */
 	unsigned serials;

@@ -20,6 +20,7 @@
 #include "util/log.h"
 
 #define FRAME_MAX 65550u
+#define PASST_MTU 65520 /* what it takes, and gives by DHCP too */
 #define RX_ROOM (4 * (FRAME_MAX + 4))
 
 struct passt {
@@ -359,6 +360,7 @@ struct netdev *passt_open(struct loop *loop, const struct passt_options *o, stru
 	if (!p->watch)
 		goto fail;
 	p->base.up = true;
+	p->base.mtu = PASST_MTU;
 	return &p->base;
 fail:
 	if (fds[1] >= 0)

@@ -148,11 +148,22 @@ static void machine_event(void *opaque, enum machine_stop what, uint32_t arg, co
 	}
 }
 
+#define BALLOON_EVENT_NS 1000000000u
+
+static void balloon_tell(void *opaque)
+{
+	struct vmm *v = opaque;
+
+	v->balloon_told = monotonic_ns();
+	qmp_event(v->qmp, "BALLOON_CHANGE", json_pack("{s:I}", "actual", (json_int_t)virtio_balloon_actual(v->balloon)));
+}
+
+/* A guest inflates in hundreds of small steps: one event a second, the last state always told. */
 static void balloon_changed(void *opaque, uint64_t actual)
 {
 	struct vmm *v = opaque;
 
-	qmp_event(v->qmp, "BALLOON_CHANGE", json_pack("{s:I}", "actual", (json_int_t)actual));
+	timer_arm(v->balloon_timer, v->balloon_told + BALLOON_EVENT_NS);
 }
 
 /* ---- Building ------------------------------------------------------------ */
@@ -421,6 +432,9 @@ static int add_devices(struct vmm *v, struct err *err)
 		v->balloon = device_add(v->machine, "virtio-balloon-pci", "balloon0", err, NULL);
 		if (!v->balloon)
 			return -err->code;
+		v->balloon_timer = timer_new(v->loop, balloon_tell, v);
+		if (!v->balloon_timer)
+			return err_set(err, ENOMEM, "no memory for the balloon's timer");
 		virtio_balloon_set_callback(v->balloon, balloon_changed, v);
 	}
 	for (unsigned i = 0; i < o->devices && !ret; i++)
@@ -536,7 +550,8 @@ static int setup_boot(struct vmm *v, struct err *err)
 
 int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, struct err *err)
 {
-	struct machine_config mc = { .name = o->name, .memory = o->memory, .cpus = o->cpus, .hide_pv = o->hide_pv, .loop = loop,
+	struct machine_config mc = { .name = o->name, .memory = o->memory, .cpus = o->cpus, .hide_pv = o->hide_pv,
+				    .no_translate = o->no_translate, .loop = loop,
 				     .owner = { machine_event, v } };
 	int ret;
 

@@ -31,6 +31,8 @@ struct vmm {
 	struct vmm_disk disk[MAX_DISKS];
 	unsigned disks, nets;
 	struct device *balloon; /* or NULL */
+	struct timer *balloon_timer;
+	uint64_t balloon_told;  /* when the last event went out */
 	struct qmp_server *qmp;
 	bool prepared;   /* the first reset is done: kernel and tables are in guest memory */
 	bool panicked;   /* since the last reset */

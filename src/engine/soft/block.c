@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/soft/core.h"
+#include "engine/soft/trans.h"
 
 #define SHARDS 64u
 #define BUCKETS 512u      /* of blocks, in a shard */
@@ -99,11 +99,12 @@ void block_leave(struct soft_vcpu *v, const struct insn *i)
 	__builtin_longjmp(v->fault_jmp, 1);
 }
 
-static void block_kill(struct block *b)
+static void block_kill(struct soft_engine *e, struct block *b)
 {
 	atomic_store_explicit(&b->n, 0, memory_order_relaxed);
 	for (unsigned i = 0; i < b->count; i++)
 		__atomic_store_n(&b->insn[i].fn, block_leave, __ATOMIC_RELAXED);
+	trans_kill(e, b);
 }
 
 /* The lines that the block has in common with bytes [off, off+n) of the page at `page`. */
@@ -145,7 +146,7 @@ static void page_invalidate(struct soft_engine *e, struct page_code *p, unsigned
 		struct block *b = *link;
 
 		if (block_lines(b, p->page, off, n))
-			block_kill(b);
+			block_kill(e, b);
 		if (!atomic_load_explicit(&b->n, memory_order_relaxed)) {
 			*link = *page_link(b, p->page);
 			continue;
@@ -374,7 +375,7 @@ static void kill_all(struct soft_engine *e)
 		/* Whoever decodes right now finds at the end that its page has changed. */
 		p->gen++;
 		for (struct block *b = p->first; b; b = *page_link(b, p->page))
-			block_kill(b);
+			block_kill(e, b);
 		p->first = NULL;
 		__atomic_fetch_and(&e->page_flags[p->page >> 12], (uint8_t)~PAGE_HAS_CODE, __ATOMIC_SEQ_CST);
 	}
@@ -412,6 +413,7 @@ static bool arena_switch(struct soft_engine *e)
 	other->pages_used = 0;
 	c->current = !c->current;
 	c->closed = false;
+	trans_switch(e, c->current);
 	return true;
 }
 
@@ -453,6 +455,11 @@ void block_flush_all(struct soft_engine *e)
 	unlock_all(c);
 }
 
+uint64_t block_epoch(const struct soft_engine *e)
+{
+	return e->blocks->epoch;
+}
+
 void block_quiesce(struct soft_vcpu *v)
 {
 	uint64_t epoch = v->engine->blocks->epoch;
@@ -474,6 +481,7 @@ void block_set_quiet(struct soft_vcpu *v, bool quiet)
 
 void block_jump_clear(struct soft_vcpu *v)
 {
+	trans_jump_clear(v);
 	memset(v->blocks->jump, 0, sizeof(v->blocks->jump));
 	memset(v->blocks->code_pages, 0, sizeof(v->blocks->code_pages));
 }

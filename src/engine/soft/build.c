@@ -3,17 +3,17 @@
  * From an address to a decoded block: fetch (page faults, CS limit), decode,
  * bind, publish.
  */
-#include "engine/soft/core.h"
+#include "engine/soft/trans.h"
 
 /* ---- Instructions that no byte sequence or no binder stands for ---------- */
 
-static void insn_undefined(struct soft_vcpu *v, const struct insn *i)
+void insn_undefined(struct soft_vcpu *v, const struct insn *i)
 {
 	soft_raise(v, EXC_UD, 0);
 }
 
 /* Longer than 15 bytes, or past the end of CS. */
-static void insn_protection(struct soft_vcpu *v, const struct insn *i)
+void insn_protection(struct soft_vcpu *v, const struct insn *i)
 {
 	soft_raise(v, EXC_GP, 0);
 }
@@ -264,6 +264,8 @@ struct block *block_get(struct soft_vcpu *v, uint64_t linear, unsigned key)
 	if (!host || v->engine->probing)
 		return NULL;
 	block_quiesce(v);
+	if (unlikely(trans_full(v->engine)))
+		block_renew(v);
 	b = block_find(v->engine, gpa, BLOCK_ONE_PAGE, key);
 	if (!b && crosses(v, host, PAGE_BYTES - (gpa & PAGE_MASK)) &&
 	    room_in_cs(v, linear) > PAGE_BYTES - (gpa & PAGE_MASK)) {

@@ -134,10 +134,14 @@ struct block {
 	uint64_t gpa2;      /* page of the rest of an instruction that crosses, or BLOCK_ONE_PAGE */
 	struct block *_Atomic hash_next;
 	struct block *page_next[2];
+	uint32_t trans;         /* its host code (trans.h) */
+	uint16_t heat;          /* times interpreted */
+	uint8_t trans_view;     /* TLB_* that the code is for */
+	bool trans_needs_flags; /* it reads flags of its predecessor */
 	_Atomic uint64_t link[2]; /* block number << 32 | target - start of this block; successors in the same page only */
 	struct insn insn[];
 } __attribute__((aligned(64)));
-_Static_assert(sizeof(struct block) == 64, "a block's head is one cache line");
+_Static_assert(sizeof(struct block) == 128, "a block's head is two cache lines");
 
 #define JUMP_BITS 12
 struct jump_entry {
@@ -159,6 +163,8 @@ struct block_state {
 	bool stepping;
 	bool left; /* no instruction ran: its block had died */
 	bool once; /* the next instruction must run by itself */
+	uint32_t site; /* exit of translated code that was taken last, or 0 */
+	uint64_t site_epoch;
 };
 
 static inline struct block *block_by_number(const struct block_state *s, uint32_t n)
@@ -223,6 +229,8 @@ void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const st
  */
 bool block_renew(struct soft_vcpu *v);
 insn_fn block_leave;
+insn_fn insn_undefined, insn_protection; /* for bytes that are no instruction */
+uint64_t block_epoch(const struct soft_engine *e);
 
 /* ---- Safe point (stop.c) ------------------------------------------------- */
 

@@ -8,7 +8,7 @@
  * (single-step, breakpoints, interrupt shadow, the end of CS, vcpu_step())
  * step_one() runs them one by one.
  */
-#include "engine/soft/core.h"
+#include "engine/soft/trans.h"
 
 /* Linear address of rIP `rip`. */
 soft_inline uint64_t code_linear(const struct soft_vcpu *v, uint64_t rip, bool wide)
@@ -58,6 +58,33 @@ static __attribute__((noinline)) struct block *find_slow(struct soft_vcpu *v, ui
 	return b;
 }
 
+/* Is the jump cache's entry for `linear`, if it is one, of a global page? */
+static bool jump_is_global(const struct soft_vcpu *v, uint64_t linear)
+{
+	const struct jump_entry *j = &v->blocks->jump[jump_hash(linear)];
+
+	return j->linear == linear && j->ctx == jump_ctx(v, v->mmu->global_id);
+}
+
+/*
+ * Translated code from `b` on, which is at v->rip, for as long as it goes; the
+ * exit that it took is remembered and linked when its other end has code too.
+ */
+static __attribute__((noinline)) uint64_t run_translated(struct soft_vcpu *v, struct block *b)
+{
+	struct block_state *s = v->blocks;
+
+	if (s->site) {
+		trans_link(v, s->site, s->site_epoch, b);
+		s->site = 0;
+	}
+	trans_remember(v, v->rip, b, jump_is_global(v, v->rip));
+	s->site = trans_run(v, b);
+	s->site_epoch = s->epoch;
+	v->rip = v->next_rip;
+	return v->rip;
+}
+
 /*
  * Run from v->rip until a request or shadow wants attention, the code turns
  * from 64-bit (`wide`) to other or back, or an instruction must run by itself
@@ -65,6 +92,7 @@ static __attribute__((noinline)) struct block *find_slow(struct soft_vcpu *v, ui
  */
 soft_inline void run_blocks(struct soft_vcpu *v, bool wide)
 {
+	const bool translate = wide && trans_on(v);
 	uint64_t rip = v->rip, start = 0;
 	struct block *b = NULL, *next;
 
@@ -84,6 +112,13 @@ soft_inline void run_blocks(struct soft_vcpu *v, bool wide)
 linked:
 		b = next;
 		start = rip;
+		if (wide && translate && trans_ready(v, b)) {
+			rip = run_translated(v, b);
+			b = NULL;
+			if (unlikely(atomic_load_explicit(&v->request, memory_order_relaxed) | v->shadow))
+				return;
+			continue;
+		}
 		if (!wide && unlikely(rip + b->bytes - 1 > v->seg[SEG_CS].limit))
 			break;
 		i = b->insn;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/soft/core.h"
+#include "engine/soft/trans.h"
 
 /* ---- Engines ------------------------------------------------------------- */
 
@@ -13,6 +13,7 @@ static void soft_destroy(struct engine *engine)
 	struct soft_engine *e = soft_engine(engine);
 
 	vec_engine_free(e);
+	trans_engine_free(e);
 	block_engine_free(e);
 	memory_engine_free(e);
 	stop_engine_free(e);
@@ -36,6 +37,8 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 	}
 	if (memory_engine_init(e, err) < 0 || vec_engine_init(e, err) < 0)
 		goto fail;
+	if (!config->no_translate)
+		trans_engine_init(e);
 	return &e->engine;
 fail:
 	soft_destroy(&e->engine);
@@ -88,6 +91,22 @@ static void soft_get_stats(struct engine *engine, struct engine_stats *stats)
 
 /* ---- vCPUs --------------------------------------------------------------- */
 
+/* The stack pointer is at the vCPU while translated code runs: this much below it takes the frames of signals. */
+#define SIGNAL_ROOM (64u << 10)
+
+static struct soft_vcpu *vcpu_map(void)
+{
+	uint8_t *p = mmap(NULL, SIGNAL_ROOM + sizeof(struct soft_vcpu), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : (struct soft_vcpu *)(p + SIGNAL_ROOM);
+}
+
+static void vcpu_unmap(struct soft_vcpu *v)
+{
+	munmap((uint8_t *)v - SIGNAL_ROOM, SIGNAL_ROOM + sizeof(*v));
+}
+
 static void soft_vcpu_destroy(struct vcpu *vcpu)
 {
 	struct soft_vcpu *v = soft_vcpu(vcpu);
@@ -104,28 +123,30 @@ static void soft_vcpu_destroy(struct vcpu *vcpu)
 	lapic_vcpu_free(v);
 	vec_vcpu_free(v);
 	block_vcpu_free(v);
+	trans_vcpu_free(v);
 	mmu_vcpu_free(v);
 	stop_vcpu_free(v);
-	munmap(v, sizeof(*v));
+	vcpu_unmap(v);
 }
 
 static struct vcpu *soft_vcpu_create(struct engine *engine, unsigned index, struct err *err)
 {
 	struct soft_engine *e = soft_engine(engine);
-	struct soft_vcpu *v = mmap(NULL, sizeof(*v), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct soft_vcpu *v = vcpu_map();
 	struct cpu_state *reset = malloc(sizeof(*reset));
 	int ret;
 
-	if (v == MAP_FAILED || !reset) {
+	if (!v || !reset) {
 		err_set(err, ENOMEM, "no memory for vCPU %u", index);
-		if (v != MAP_FAILED)
-			munmap(v, sizeof(*v));
+		if (v)
+			vcpu_unmap(v);
 		free(reset);
 		return NULL;
 	}
 	v->vcpu = (struct vcpu){ .engine = engine, .index = index };
 	v->engine = e;
 	v->page_flags = e->page_flags;
+	trans_vcpu_init(v);
 	if (stop_vcpu_init(v) < 0 || block_vcpu_init(v) < 0 || mmu_vcpu_init(v) < 0 || vec_vcpu_init(v) < 0 ||
 	    lapic_vcpu_init(v) < 0) {
 		err_set(err, ENOMEM, "no memory or no thread for vCPU %u", index);

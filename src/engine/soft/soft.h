@@ -138,7 +138,17 @@ static inline bool insn_ends_block(const struct insn *i) { return i->aux & INSN_
  */
 #define TLB_BITS 9
 #define TLB_SIZE (1u << TLB_BITS)
+/*
+ * Translated code takes linear ^ tag for the offset in the page: an empty
+ * entry's tag is of a page that never looks into that entry, and no page's
+ * address as a whole.
+ */
 #define TLB_NONE UINT64_MAX
+#define TLB_NONE_LAST 0xfffull /* in the last entry */
+static inline uint64_t tlb_none(unsigned index)
+{
+	return index == TLB_SIZE - 1 ? TLB_NONE_LAST : TLB_NONE;
+}
 struct tlb_entry {
 	uint64_t rtag, wtag; /* linear address of the page or TLB_NONE */
 	uintptr_t addend;    /* host address = linear + addend */
@@ -185,6 +195,31 @@ enum {
 #define FL_VIF 0x80000u
 #define FL_VIP 0x100000u
 #define FL_ID 0x200000u
+
+/* ---- Translated code (trans*.c) ------------------------------------------- */
+
+#define TRANS_JUMP_BITS 11
+#define TRANS_HASH 0x9e3779b1u
+struct trans_jump {
+	uint64_t linear;
+	uint32_t ctx;  /* address-space id << 2 | TLB_*; 0: empty */
+	uint32_t code; /* offset in the code's memory */
+};
+#define XL_VEC_SSE 1u
+#define XL_VEC_MXCSR 2u /* the host's MXCSR is the guest's */
+#define XL_VEC_AVX 4u
+struct trans_vcpu {
+	uint64_t page;          /* linear address of the page that runs */
+	uint64_t rax, tmp[4], ret; /* scratch of the code */
+	uint64_t host_sp;
+	uint64_t code;          /* where the code's memory is executable */
+	uint32_t ctx, global_ctx;
+	uint16_t flags;         /* AL: OF, AH: as LAHF */
+	uint16_t threshold;
+	uint8_t vec;            /* XL_VEC_*: what vector code may use */
+	struct trans *scratch;
+	struct trans_jump jump[1u << TRANS_JUMP_BITS]; /* of indirect branches */
+};
 
 struct soft_vcpu {
 	struct vcpu vcpu; /* first */
@@ -268,6 +303,7 @@ struct soft_vcpu {
 	pthread_cond_t sleep_cond; /* CLOCK_MONOTONIC */
 	struct engine_stats stats;
 	struct soft_park *park; /* stop.c */
+	struct trans_vcpu xl;
 };
 
 struct soft_slot {
@@ -295,6 +331,7 @@ struct soft_engine {
 	pthread_mutex_t slots_lock;
 	struct block_cache *blocks; /* block.c */
 	struct vec_engine *vec;     /* vec.c: the stub arena */
+	struct trans_engine *trans; /* trans_cache.c; NULL: everything is interpreted */
 	struct timers *timers;      /* timer.c: one thread for all APIC timers */
 	uint8_t *page_flags;        /* PAGE_*, by physical page number */
 	_Atomic bool frozen;        /* engine_clock(): since these moments of the host's clocks */

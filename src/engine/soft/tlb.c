@@ -83,7 +83,7 @@ static void tlb_drop(struct soft_vcpu *v, uint64_t linear)
 		struct tlb_entry *t = &v->tlb[view][(linear >> 12) & (TLB_SIZE - 1)];
 
 		if (t->rtag == linear || t->wtag == linear)
-			t->rtag = t->wtag = TLB_NONE;
+			t->rtag = t->wtag = tlb_none((linear >> 12) & (TLB_SIZE - 1));
 	}
 	tlb2_drop(v->mmu, v->mmu->id, linear);
 	tlb2_drop(v->mmu, v->mmu->global_id, linear);
@@ -142,7 +142,7 @@ void tlb_fill(struct soft_vcpu *v, unsigned view, uint64_t linear, const struct 
 	write = x->rights & XL_DIRTY && !(x->rights & XL_READONLY) &&
 		(x->rights & XL_WRITE || (view != TLB_USER && !(v->cr0 & CR0_WP)) || !(v->cr0 & CR0_PG));
 	t->rtag = tag;
-	t->wtag = write ? tag : TLB_NONE;
+	t->wtag = write ? tag : tlb_none((linear >> 12) & (TLB_SIZE - 1));
 	t->addend = (uintptr_t)x->host - linear;
 	t->gpa = (x->gpa & ~PAGE_MASK) | (x->rights & XL_GLOBAL);
 	v->mmu->view_used[view] = true;
@@ -189,6 +189,10 @@ static void tlb1_wipe(struct soft_vcpu *v, bool keep_global)
 			t[i].wtag |= keep ? 0 : TLB_NONE;
 			kept |= keep;
 		}
+		if (t[TLB_SIZE - 1].rtag == TLB_NONE)
+			t[TLB_SIZE - 1].rtag = TLB_NONE_LAST;
+		if (t[TLB_SIZE - 1].wtag == TLB_NONE)
+			t[TLB_SIZE - 1].wtag = TLB_NONE_LAST;
 		m->view_used[view] = kept;
 	}
 }
@@ -263,7 +267,7 @@ static void tlb_drop_region(struct soft_vcpu *v, uint64_t linear, unsigned shift
 
 		for (unsigned i = 0; i < TLB_SIZE && m->view_used[view]; i++)
 			if (t[i].rtag >> shift == linear >> shift)
-				t[i].rtag = t[i].wtag = TLB_NONE;
+				t[i].rtag = t[i].wtag = tlb_none(i);
 	}
 	for (unsigned i = 0; i < TLB2_SETS; i++) {
 		uint64_t *key = m->set[i].key;
@@ -399,7 +403,7 @@ int mmu_vcpu_init(struct soft_vcpu *v)
 	v->mmu->id_next = 1;
 	for (unsigned view = 0; view < TLB_VIEWS; view++) {
 		for (unsigned i = 0; i < TLB_SIZE; i++)
-			v->tlb[view][i].rtag = v->tlb[view][i].wtag = TLB_NONE;
+			v->tlb[view][i].rtag = v->tlb[view][i].wtag = tlb_none(i);
 		v->mmu->view_used[view] = false;
 	}
 	v->tlb_now = v->tlb[v->tlb_view];

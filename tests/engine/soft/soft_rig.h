@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "engine/soft/core.h"
+#include "engine/soft/trans.h"
 
 #define RIG_RAM (32u << 20)
 
@@ -87,6 +87,9 @@ static inline struct rig *rig_new(unsigned cpus)
 	if (!r->engine)
 		fail_msg("%s", err_msg(&err));
 	r->e = soft_engine(r->engine);
+#ifdef RIG_TRANSLATE /* the same test on translated code from the first instruction on */
+	trans_set_test(r->e, 0, true);
+#endif
 	r->ram = mmap(NULL, RIG_RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(r->ram, MAP_FAILED);
 	assert_int_equal(engine_map(r->engine, 0, RIG_RAM, r->ram, false, &err), 0);

@@ -462,6 +462,16 @@ static void pv_eoi(void **state)
 	ram[0x40] = 0;
 	wr(0, 0xb0, 0);
 	assert_int_equal(rd(0, 0x100 + 0x20) | rd(0, 0x100 + 0x40), 0);
+	/* One waits already: nothing else would ask for it when the first ends without a write. */
+	soft_msi(&engine->engine, BASE, 0x61);
+	soft_msi(&engine->engine, BASE, 0x51);
+	assert_int_equal(lapic_ack(cpus[0]), 0x61);
+	assert_int_equal(pv_word(), 0);
+	take_requests(0);
+	wr(0, 0xb0, 0);
+	assert_true(take_requests(0) & REQ_IRQ);
+	assert_int_equal(lapic_ack(cpus[0]), 0x51);
+	wr(0, 0xb0, 0);
 	/* A level-triggered one must reach the IOAPIC. */
 	soft_msi(&engine->engine, BASE, 0x8051);
 	assert_int_equal(lapic_ack(cpus[0]), 0x51);

@@ -163,6 +163,7 @@ bool native_has_fsgsbase(void);
 
 /* softside.c */
 bool softside_init(const uint8_t *image, const char **why);
+extern bool softside_translate; /* before softside_init(): translate everything */
 extern uint8_t *soft_image;
 /* The engine has a handler for the instruction. */
 bool softside_knows(const struct insn *insn);

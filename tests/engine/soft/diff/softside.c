@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 
 #include "diff.h"
-#include "engine/soft/core.h"
+#include "engine/soft/trans.h"
 #include "engine/soft/vec.h"
 
 #define KERNEL_BASE 0xffffa00000000000ull
@@ -30,6 +30,7 @@ enum { /* physical pages */
 enum { K_IDT = 0, K_GDT = 0x400, K_TSS = 0x500, K_HANDLERS = 0x800, HANDLER_SIZE = 16 };
 
 uint8_t *soft_image;
+bool softside_translate;
 static uint8_t *ram;
 static struct soft_vcpu *v;
 static struct cpu_state *base_state;
@@ -174,6 +175,8 @@ bool softside_init(const uint8_t *image, const char **why)
 	build_memory();
 	memset(ram + P_CODE * PAGE, 0xcc, CODE_PAGES * PAGE);
 	e = engine_new(&config, &err);
+	if (e && softside_translate)
+		trans_set_test(soft_engine(e), 0, true);
 	if (!e || engine_map(e, 0, P_END * PAGE, ram, false, &err) || !(v = soft_vcpu(vcpu_new(e, 0, &err)))) {
 		*why = err_msg(&err);
 		return false;

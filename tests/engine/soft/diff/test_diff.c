@@ -466,7 +466,8 @@ int main(int argc, char **argv)
 		{ "cases", required_argument, NULL, 'n' },	{ "seed", required_argument, NULL, 's' },
 		{ "class", required_argument, NULL, 'c' },	{ "case", required_argument, NULL, 'o' },
 		{ "keep-going", required_argument, NULL, 'k' }, { "self", no_argument, NULL, 'S' },
-		{ "random", required_argument, NULL, 'r' },	{ 0 },
+		{ "random", required_argument, NULL, 'r' },	{ "translate", no_argument, NULL, 't' },
+		{ 0 },
 	};
 	uint64_t cases = 1000000, one = UINT64_MAX, keep_going = 0, random_cases = 0;
 	unsigned classes = CLASS_ALL;
@@ -478,6 +479,9 @@ int main(int argc, char **argv)
 	seed = 1;
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
+		case 't':
+			softside_translate = true;
+			break;
 		case 'n':
 			cases = number_option(optarg);
 			break;

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One instruction of the guest as host code: itself with its registers renamed, around it what memory and flags need. */
+#include "engine/soft/trans_emit.h"
+
+/* ---- Flags ---------------------------------------------------------------- */
+
+/* v->xl.flags is AX after SETO AL, LAHF. */
+void trans_flags_save(struct trans *t)
+{
+	op_v(t, 0x89 | OP_W, H_AX, TMEM(xl.rax));
+	op_rr(t, 0x90 | OP_0F, 0, H_AX); /* seto al */
+	e8(t, 0x9f);
+	op_v(t, 0x89 | OP_66, H_AX, TMEM(xl.flags));
+	op_v(t, 0x8b | OP_W, H_AX, TMEM(xl.rax));
+	t->in_mem = true;
+}
+
+void trans_flags_load(struct trans *t)
+{
+	op_v(t, 0x89 | OP_W, H_AX, TMEM(xl.rax));
+	op_v(t, 0xb7 | OP_0F, H_AX, TMEM(xl.flags));
+	e8(t, 0x04); /* add al, 127: OF */
+	e8(t, 0x7f);
+	e8(t, 0x9e);
+	op_v(t, 0x8b | OP_W, H_AX, TMEM(xl.rax));
+	t->in_host = true;
+}
+
+/* The host's flags are about to be lost: keep what is needed from here on. */
+void trans_flags_keep(struct trans *t, uint16_t live)
+{
+	if (live && !t->in_mem)
+		trans_flags_save(t);
+	t->in_host = false;
+}
+
+/* Before an instruction that reads flags, or leaves some of them as they are. */
+static void flags_ready(struct trans *t, const struct trans_form *f)
+{
+	uint16_t through = f->sets ? t->live_out & (uint16_t)~f->kills : 0;
+
+	if ((f->reads | through) && !t->in_host)
+		trans_flags_load(t);
+}
+
+static void flags_done(struct trans *t, const struct trans_form *f)
+{
+	if (f->sets) {
+		t->in_host = true;
+		t->in_mem = false;
+	}
+}
+
+/* ---- Memory --------------------------------------------------------------- */
+
+struct trans_stub *trans_stub_add(struct trans *t, unsigned kind, uint8_t *from)
+{
+	struct trans_stub *s = &t->stub[t->stubs++];
+
+	*s = (struct trans_stub){.from = from, .insn = t->insn, .kind = (uint8_t)kind, .off = (uint16_t)t->off};
+	return s;
+}
+
+/* The register itself, or `temp` with its value. */
+static unsigned reg_in(struct trans *t, unsigned n, unsigned temp)
+{
+	unsigned h = host_reg(n);
+
+	if (h != H_NONE)
+		return h;
+	op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
+	return temp;
+}
+
+static void address(struct trans *t, unsigned op, unsigned dst)
+{
+	const struct insn *i = t->insn;
+	unsigned base, index = H_NONE;
+
+	if (i->base == REG_RIP) {
+		op_v(t, 0x8b | OP_W, T1, TMEM(xl.page));
+		op_mem(t, 0x8d | OP_W, T1, T1, H_NONE, 0, i->disp);
+		op_mem(t, op, dst, T1, H_NONE, 0, (int32_t)(t->off + i->len));
+		return;
+	}
+	if (i->index != REG_ZERO)
+		index = reg_in(t, i->index, T2);
+	if (i->base != REG_ZERO) {
+		base = reg_in(t, i->base, T1);
+		op_mem(t, op, dst, base, index, i->scale, i->disp);
+		return;
+	}
+	/* No base: [index * scale + disp32] */
+	op_head(t, op, dst, index == H_NONE ? 0 : index, 0);
+	e8(t, (dst & 7) << 3 | 4);
+	e8(t, i->scale << 6 | (index == H_NONE ? 4 : index & 7) << 3 | 5);
+	e32(t, (uint32_t)i->disp);
+}
+
+void trans_linear(struct trans *t)
+{
+	const struct insn *i = t->insn;
+
+	address(t, 0x8d | (i->addrsize == 8 ? OP_W : 0), T1);
+	if (i->seg != SEG_NONE)
+		op_v(t, 0x03 | OP_W, T1, TMEM(seg) + (int32_t)(i->seg * sizeof(struct cpu_segment) +
+							       offsetof(struct cpu_segment, base)));
+}
+
+static int32_t tlb_disp(const struct trans *t, size_t field)
+{
+	return TMEM(tlb) + (int32_t)(t->view * TLB_SIZE * sizeof(struct tlb_entry) + field);
+}
+
+static void tlb_op(struct trans *t, unsigned op, unsigned reg, size_t field)
+{
+	op_mem(t, op, reg, H_SP, T2, 0, tlb_disp(t, field));
+}
+
+void trans_lookup(struct trans *t, unsigned size, bool write)
+{
+	size_t tag = write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag);
+
+	_Static_assert(sizeof(struct tlb_entry) == 32, "entries are found by a shift");
+	trans_flags_keep(t, t->live_in);
+	op_rr(t, 0x8b, T2, T1);
+	op_rr(t, 0xc1, 5, T2); /* shr 12 - 5 */
+	e8(t, 12 - 5);
+	op_rr(t, 0x81, 4, T2);
+	e32(t, (TLB_SIZE - 1) << 5);
+	/* The offset in the page remains if the tag is the page's. */
+	tlb_op(t, 0x33 | OP_W, T1, tag);
+	op_rr(t, 0x81 | OP_W, 7, T1);
+	e32(t, 4096 - size);
+	trans_stub_add(t, STUB_HANDLER, op_jump(t, 7)); /* ja */
+	tlb_op(t, 0x33 | OP_W, T1, tag);
+	tlb_op(t, 0x03 | OP_W, T1, offsetof(struct tlb_entry, addend));
+}
+
+/* T2 is still the TLB entry's offset. */
+void trans_written_check(struct trans *t)
+{
+	struct trans_stub *s;
+
+	trans_flags_keep(t, t->live_out);
+	tlb_op(t, 0x8b | OP_W, T2, offsetof(struct tlb_entry, gpa));
+	op_rr(t, 0xc1 | OP_W, 5, T2);
+	e8(t, 12);
+	op_v(t, 0x03 | OP_W, T2, TMEM(page_flags));
+	op_mem(t, 0x80, 7, T2, H_NONE, 0, 0);
+	e8(t, 0);
+	s = trans_stub_add(t, STUB_WRITTEN, op_jump(t, 5));
+	s->back = t->w;
+}
+
+/* ---- Instructions --------------------------------------------------------- */
+
+static unsigned op_of(const struct insn *i)
+{
+	unsigned op = i->opcode;
+
+	if (i->rex & 8)
+		op |= OP_W;
+	else if (i->prefixes & PFX_66)
+		op |= OP_66;
+	if (i->prefixes & PFX_REX)
+		op |= OP_REX;
+	if (i->prefixes & PFX_LOCK)
+		op |= OP_LOCK;
+	if (i->map == MAP_0F) {
+		op |= OP_0F;
+		/* TZCNT, LZCNT, POPCNT; elsewhere the prefix means nothing. */
+		if (i->prefixes & PFX_F3 && (i->opcode == 0xb8 || i->opcode == 0xbc || i->opcode == 0xbd))
+			op |= OP_F3;
+	}
+	return op;
+}
+
+static void immediate(struct trans *t)
+{
+	const struct insn *i = t->insn;
+
+	for (unsigned n = 0; n < i->has_imm; n++)
+		e8(t, i->bytes[i->len - i->has_imm + n]);
+}
+
+/* A narrow write keeps the rest of the register. */
+static unsigned operand_in(struct trans *t, unsigned n, unsigned role, unsigned size, unsigned temp)
+{
+	unsigned h = trans_high_byte(t->insn, n, size) ? n : host_reg(n);
+
+	if (h != H_NONE)
+		return h;
+	if (role & ROLE_R || size < 4)
+		op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
+	return temp;
+}
+
+static void operand_out(struct trans *t, unsigned n, unsigned role, unsigned temp)
+{
+	if (role & ROLE_W && host_reg(n) == H_NONE)
+		op_v(t, 0x89 | OP_W, temp, gpr_disp(n));
+}
+
+static void rm_emit(struct trans *t, const struct trans_form *f)
+{
+	const struct insn *i = t->insn;
+	bool store = i->is_mem && f->rm & ROLE_W, hold;
+	unsigned reg, rm = T1;
+
+	if (i->is_mem) {
+		trans_flags_keep(t, t->live_in);
+		trans_linear(t);
+		trans_lookup(t, f->size, f->rm & ROLE_W);
+	} else {
+		rm = operand_in(t, i->rm, f->rm, f->size, T1);
+	}
+	flags_ready(t, f);
+	hold = store && f->reg && host_reg(i->reg) == H_NONE;
+	if (hold)
+		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
+	reg = f->reg ? operand_in(t, i->reg, f->reg, f->reg_size, T2) : i->modrm >> 3 & 7;
+	if (i->is_mem)
+		op_mem(t, op_of(i), reg, T1, H_NONE, 0, 0);
+	else
+		op_rr(t, op_of(i), reg, rm);
+	immediate(t);
+	flags_done(t, f);
+	if (f->reg)
+		operand_out(t, i->reg, f->reg, T2);
+	if (!i->is_mem)
+		operand_out(t, i->rm, f->rm, T1);
+	if (hold)
+		op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
+	if (store)
+		trans_written_check(t);
+}
+
+static void plain_emit(struct trans *t, const struct trans_form *f)
+{
+	flags_ready(t, f);
+	op_head(t, op_of(t->insn), 0, 0, 0);
+	immediate(t);
+	flags_done(t, f);
+}
+
+/* The register is in the opcode. */
+static void opcode_reg_emit(struct trans *t, const struct trans_form *f)
+{
+	const struct insn *i = t->insn;
+	unsigned role = f->kind == K_BSWAP ? ROLE_R | ROLE_W : ROLE_W;
+	unsigned h = operand_in(t, i->rm, role, f->size, T1);
+
+	op_head(t, (op_of(i) & ~7u) | (h & 7), 0, 0, h);
+	immediate(t);
+	operand_out(t, i->rm, role, T1);
+}
+
+static void xchg_emit(struct trans *t)
+{
+	const struct insn *i = t->insn;
+	unsigned h = reg_in(t, i->rm, T1);
+
+	op_rr(t, (op_of(i) & ~0xffu) | 0x87, H_AX, h);
+	operand_out(t, i->rm, ROLE_W, T1);
+}
+
+static void lea_emit(struct trans *t)
+{
+	const struct insn *i = t->insn;
+	unsigned dst = host_reg(i->reg);
+
+	address(t, 0x8d | (i->opsize == 8 ? OP_W : 0), dst == H_NONE ? T1 : dst);
+	operand_out(t, i->reg, ROLE_W, T1);
+}
+
+static void sp_add(struct trans *t, int32_t n)
+{
+	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_GUEST_SP, H_NONE, 0, n);
+}
+
+static void push_emit(struct trans *t, bool imm)
+{
+	const struct insn *i = t->insn;
+
+	trans_flags_keep(t, t->live_in);
+	op_mem(t, 0x8d | OP_W, T1, H_GUEST_SP, H_NONE, 0, -8);
+	trans_lookup(t, 8, true);
+	if (imm) {
+		op_mem(t, 0xc7 | OP_W, 0, T1, H_NONE, 0, 0);
+		e32(t, (uint32_t)i->imm);
+	} else if (host_reg(i->rm) != H_NONE) {
+		op_mem(t, 0x89 | OP_W, host_reg(i->rm), T1, H_NONE, 0, 0);
+	} else {
+		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
+		op_v(t, 0x8b | OP_W, T2, gpr_disp(i->rm));
+		op_mem(t, 0x89 | OP_W, T2, T1, H_NONE, 0, 0);
+		op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
+	}
+	sp_add(t, -8);
+	trans_written_check(t);
+}
+
+static void pop_emit(struct trans *t)
+{
+	unsigned n = t->insn->rm, h = host_reg(n);
+
+	trans_flags_keep(t, t->live_in);
+	op_rr(t, 0x8b | OP_W, T1, H_GUEST_SP);
+	trans_lookup(t, 8, false);
+	op_mem(t, 0x8b | OP_W, h == H_NONE ? T2 : h, T1, H_NONE, 0, 0);
+	operand_out(t, n, ROLE_W, T2);
+	if (n != R_SP)
+		sp_add(t, 8);
+}
+
+static void leave_emit(struct trans *t)
+{
+	trans_flags_keep(t, t->live_in);
+	op_rr(t, 0x8b | OP_W, T1, H_BP);
+	trans_lookup(t, 8, false);
+	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_BP, H_NONE, 0, 8);
+	op_mem(t, 0x8b | OP_W, H_BP, T1, H_NONE, 0, 0);
+}
+
+/* Its flags are in memory before and after. */
+void trans_handler_emit(struct trans *t)
+{
+	trans_flags_keep(t, t->live_in);
+	mov_imm64(t, T2, (uint64_t)(uintptr_t)t->insn);
+	mov_imm64(t, T1, t->off);
+	jump_set(op_jump(t, 17), t->te->write + t->te->call_handler);
+	t->in_mem = true;
+	t->vec_checked = 0;
+}
+
+void trans_insn_emit(struct trans *t, const struct trans_form *f)
+{
+	switch (f->kind) {
+	case K_NOP: break;
+	case K_RM: rm_emit(t, f); break;
+	case K_PLAIN: plain_emit(t, f); break;
+	case K_MOV_IMM: case K_BSWAP: opcode_reg_emit(t, f); break;
+	case K_XCHG_A: xchg_emit(t); break;
+	case K_LEA: lea_emit(t); break;
+	case K_VEC: trans_vec_emit(t, f); break;
+	case K_PUSH_REG: push_emit(t, false); break;
+	case K_PUSH_IMM: push_emit(t, true); break;
+	case K_POP_REG: pop_emit(t); break;
+	case K_LEAVE: leave_emit(t); break;
+	default: trans_handler_emit(t); break;
+	}
+}

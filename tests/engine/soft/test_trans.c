@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Translated code: what no other test looks at from near. Everything here runs translated from its first instruction on. */
+#include "soft_rig.h"
+
+static int setup(void **state)
+{
+	struct rig *r = rig_new(1);
+
+	r->on_pio = rig_kick_self;
+	*state = r;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	rig_free(*state);
+	return 0;
+}
+
+static void run_one(struct rig *r)
+{
+	assert_int_equal(vcpu_run(r->vcpu[0], NULL), VCPU_EXIT_KICK);
+}
+
+/* It is indeed translated code that runs. */
+static void is_translated(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_plain, "mov $7, %ebx; lea 1(%rbx), %ecx; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_plain);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_CX], 8);
+	assert_true(block_find(r->e, RIG_CODE, BLOCK_ONE_PAGE, MODE_64)->trans > TRANS_NEVER);
+}
+
+/* Flags outlive loads, stores and pushes between the instruction that makes them and the one that reads them. */
+static void flags_across_memory(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_flags,
+		 "mov $0x300000, %edi; xor %ebx, %ebx; mov $0x7fffffff, %eax;"
+		 "add $1, %eax; mov %rax, (%rdi); mov (%rdi), %rcx; push %rcx; pop %rdx; seto %bl; sets %bh;" /* OF, SF */
+		 "mov $0, %esi; sub $1, %esi; mov %rsi, 8(%rdi); adc $0, %ebp;"                               /* CF */
+		 "stc; incq 16(%rdi); adc $0, %ebp;"                   /* INC keeps CF across its own store */
+		 "cmp %eax, %eax; lock xaddq %rbp, 24(%rdi); sete %r9b; movzbl %r9b, %r9d;"
+		 "cmp %eax, %eax; mov (%rdi), %r10; cmove %rdi, %r11; jne 1f; or $0x10000, %ebx; 1:"
+		 "mov $3, %cl; stc; shl %cl, %r12; mov $0, %cl; stc; mov (%rdi), %rax; shl %cl, %r12; setc %r13b;"
+		 "pushf; pop %r14; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_flags);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_BX], 0x10101);
+	assert_int_equal(*rig_q(r, 0x300018), 2); /* RBP */
+	assert_int_equal(r->v->gpr[R_9], 0); /* 0 + 2: not zero */
+	assert_int_equal(r->v->gpr[R_11], 0x300000);
+	assert_int_equal(r->v->gpr[R_13], 1);
+	assert_int_equal(r->v->gpr[R_14] & FL_CF, FL_CF);
+}
+
+/* The registers that have no host register of their own, in every operand place. */
+static void spilled_registers(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_spill,
+		 "mov $0x300000, %r9d; mov $2, %r10d; mov $0x1122334455667788, %r11;"
+		 "mov %r11, (%r9,%r10,8); mov 0x10(%r9), %rax; mov %r11b, 1(%r9,%r10,8); mov 0x10(%r9), %rbx;"
+		 "add %r10, %r11; xchg %r11, 0x20(%r9); mov 0x20(%r9), %rcx; push %r11; pop %r10; push %rsp; pop %rdx;"
+		 "mov $-1, %r11; mov $5, %r11w; movzbl %r11b, %esi; mov $-1, %r10; mov $6, %r10b; mov $-1, %r9; mov $7, %r9d;"
+		 "lea (%r9,%r10,2), %rdi; xadd %r9, %r9; bswap %r10d; xchg %rax, %r10; imul $3, %r9, %r11; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_spill);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_10], 0x1122334455667788);
+	assert_int_equal(r->v->gpr[R_AX] & 0xffffff00, 0x06ffff00);
+	assert_int_equal(r->v->gpr[R_BX], 0x1122334455668888);
+	assert_int_equal(r->v->gpr[R_CX], 0x112233445566778a);
+	assert_int_equal(r->v->gpr[R_DX], RIG_STACK);
+	assert_int_equal(r->v->gpr[R_SI], 5);
+	assert_int_equal(r->v->gpr[R_DI], 7 + 2 * 0xffffffffffffff06);
+	assert_int_equal(r->v->gpr[R_9], 14);
+	assert_int_equal(r->v->gpr[R_11], 42);
+}
+
+/* AH..BH beside RSP's place in the encoding, and SPL. */
+static void byte_registers(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_bytes,
+		 "mov $0x1234, %eax; mov $0x5678, %ecx; mov %ah, %ch; mov $0x9a, %dl; mov %dl, %dh; test $0x10, %ah; setne %bl;"
+		 "mov $0x11, %bh; mov %rsp, %r12; mov $0x40, %spl; mov %rsp, %r13; mov %r12, %rsp; movzbl %ah, %esi;"
+		 "mov %ah, 0x300000; mov 0x300000, %dh; not %ah; mov %eax, %edi; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_bytes);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_CX], 0x1278);
+	assert_int_equal(r->v->gpr[R_DX], 0x129a);
+	assert_int_equal(r->v->gpr[R_BX], 0x1101);
+	assert_int_equal(r->v->gpr[R_13], RIG_STACK + 0x40);
+	assert_int_equal(r->v->gpr[R_SI], 0x12);
+	assert_int_equal(r->v->gpr[R_DI], 0xed34);
+}
+
+/* A fault in mid-block finds everything before it done and nothing of it or after it. */
+static void fault_in_mid_block(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_fault, "mov $1, %eax; mov $2, %r10d; add $-3, %eax; push %rax; 9: addq $5, 0x60000000; mov $7, %eax; out %al, $0xf4");
+	RIG_BLOB(blob_fault_pf, "mov %rsp, %rbx; mov %eax, %ecx; mov %cr2, %rdx; mov 8(%rsp), %rsi; mov 24(%rsp), %rdi; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_fault);
+	rig_load(r, RIG_CODE + 0x1000, blob_fault_pf);
+	rig_gate(r, 14, RIG_CODE + 0x1000);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_CX], 0xfffffffe);
+	assert_int_equal(r->v->gpr[R_10], 2);
+	assert_int_equal(r->v->gpr[R_DX], 0x60000000);
+	assert_int_equal(r->v->gpr[R_SI], RIG_CODE + 5 + 6 + 3 + 1);
+	assert_int_equal(r->v->gpr[R_DI] & FLAGS_ARITH, FL_SF);
+	assert_int_equal(*rig_q(r, RIG_STACK - 8), 0xfffffffe);
+}
+
+/* An access at the very end of the linear addresses misses the TLB's empty last entry. */
+static void last_page(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_last, "mov $-16, %rdi; mov (%rdi), %rax; out %al, $0xf4");
+	RIG_BLOB(blob_last_pf, "mov %cr2, %rdx; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_last);
+	rig_load(r, RIG_CODE + 0x1000, blob_last_pf);
+	rig_gate(r, 14, RIG_CODE + 0x1000);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_DX], -16);
+}
+
+/* Page-crossing accesses, by one byte each way. */
+static void crossing(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_cross, "mov $0x300000, %edi; mov %rdi, 0x2000(%rdi); mov %rdi, 0xff8(%rdi); mov $0x0102030405060708, %rax; "
+			     "mov %rax, 0xff9(%rdi); mov 0xff9(%rdi), %rbx; addl $1, 0xffd(%rdi); movzwl 0xfff(%rdi), %ecx;"
+			     "lea 0x1004(%rdi), %rsp; push %rax; pop %rdx; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_cross);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_BX], 0x0102030405060708);
+	assert_int_equal(r->v->gpr[R_CX], 0x0102);
+	assert_int_equal(r->v->gpr[R_DX], 0x0102030405060708);
+}
+
+/* As much code as there is: the memory for it stays bounded, and what runs stays right. */
+static void cache_full(void **state)
+{
+	struct rig *r = *state;
+	static const uint8_t piece[16] = { 0x48, 0xff, 0xc3, 0x48, 0x85, 0xdb, 0x75, 0x08 }; /* inc rbx; test rbx, rbx; jnz +8 */
+	uint64_t from = 0x400000, to = 0x1c00000, n = (to - from) / 16;
+
+	rig_start(r, 0);
+	for (uint64_t at = from; at < to; at += 16)
+		memcpy(r->ram + at, piece, 16);
+	memcpy(r->ram + to, "\xe6\xf4", 2);
+	engine_written(r->engine, 0, RIG_RAM);
+	for (unsigned round = 1; round <= 2; round++) {
+		r->v->rip = r->v->next_rip = from;
+		run_one(r);
+		assert_int_equal(r->v->gpr[R_BX], round * n);
+	}
+	assert_true(r->e->trans->used[0] <= r->e->trans->half_size && r->e->trans->used[1] <= r->e->trans->half_size);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(is_translated, setup, teardown),
+		cmocka_unit_test_setup_teardown(flags_across_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(spilled_registers, setup, teardown),
+		cmocka_unit_test_setup_teardown(byte_registers, setup, teardown),
+		cmocka_unit_test_setup_teardown(fault_in_mid_block, setup, teardown),
+		cmocka_unit_test_setup_teardown(last_page, setup, teardown),
+		cmocka_unit_test_setup_teardown(crossing, setup, teardown),
+		cmocka_unit_test_setup_teardown(cache_full, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
