@@ -11,7 +11,7 @@ MESONFLAGS ?=
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@mkdir -p $(BUILD)/bin
-	@ln -f $(BUILD)/src/cli/keel $(BUILD)/src/vmm/keel-vmm $(BUILD)/bin/
+	@ln -f $(BUILD)/src/cli/keel $(BUILD)/src/vmm/keel-vmm $(BUILD)/src/daemon/keeld $(BUILD)/bin/
 
 $(BUILD)/build.ninja:
 	@scripts/deps

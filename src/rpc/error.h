@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Errors as the peer sees them: libvirt's codes, domains and layout (remote_error). */
+#pragma once
+#include <stdint.h>
+
+#include "rpc/wire.h"
+
+/* virErrorNumber, as far as used. */
+enum vir_code {
+	VIR_ERR_OK = 0,
+	VIR_ERR_INTERNAL_ERROR = 1,
+	VIR_ERR_NO_MEMORY = 2,
+	VIR_ERR_NO_SUPPORT = 3,
+	VIR_ERR_NO_CONNECT = 5,
+	VIR_ERR_INVALID_ARG = 8,
+	VIR_ERR_OPERATION_FAILED = 9,
+	VIR_ERR_OPERATION_DENIED = 29,
+	VIR_ERR_RPC = 39,
+	VIR_ERR_NO_DOMAIN = 42,
+	VIR_ERR_OPERATION_INVALID = 55,
+};
+
+/* virErrorDomain: who says so. */
+enum vir_domain {
+	VIR_FROM_NONE = 0,
+	VIR_FROM_RPC = 7,
+	VIR_FROM_QEMU = 10,
+	VIR_FROM_REMOTE = 13,
+	VIR_FROM_STREAMS = 38,
+};
+
+#define VIR_LEVEL_ERROR 2 /* virErrorLevel VIR_ERR_ERROR */
+
+struct rpc_error {
+	int32_t code; /* enum vir_code; 0: no error */
+	int32_t domain;
+	char message[1152]; /* complete, as people read it */
+	char detail[1024];  /* the message without the code's own words */
+};
+
+/* Record a failure. The code's own words, "operation failed: " and so on, are put in front of the text. Returns -1. */
+int rpc_error_set(struct rpc_error *e, enum vir_domain domain, enum vir_code code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* The error as it goes on the wire; its strings point into `e` and constants. */
+struct remote_error rpc_error_to_wire(const struct rpc_error *e);
+void rpc_error_from_wire(struct rpc_error *e, const struct remote_error *w);
