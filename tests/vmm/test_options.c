@@ -69,7 +69,7 @@ static int parse(struct vmm_options *o, struct err *err, char *line)
 
 static void test_parse(void **state)
 {
-	char line[] = "--kernel k --cpus 4 --memory 2G --engine soft --disk a --disk b --net none --serial null "
+	char line[] = "--kernel k --cpus 4 --memory 2G --engine soft,translate=off --disk a --disk b --net none --serial null "
 		      "--qmp unix:/q --no-reboot --uuid 01234567-89ab-cdef-0123-456789ABCDEF",
 	     twice[] = "--kernel a --kernel b", nothing[] = "--cpus 1", again[] = "--kernel k";
 	struct vmm_options o;
@@ -80,6 +80,7 @@ static void test_parse(void **state)
 	assert_int_equal(o.cpus, 4);
 	assert_int_equal(o.memory, 2ull << 30);
 	assert_int_equal(o.engine, ENGINE_SOFT);
+	assert_true(o.no_translate);
 	assert_int_equal(o.disks, 2);
 	assert_string_equal(o.disk[1], "b");
 	assert_true(o.no_reboot);
@@ -94,6 +95,7 @@ static void test_parse(void **state)
 	assert_int_equal(parse(&o, &err, again), 0);
 	assert_int_equal(o.cpus, 1);
 	assert_int_equal(o.engine, ENGINE_AUTO);
+	assert_false(o.no_translate);
 	options_free(&o);
 }
 
