@@ -2,7 +2,7 @@
 #   make              programs in build/bin
 #   make quickstart   install what is needed, build, boot a Debian kernel
 #   make check        all tests       make check-long   the slow proofs
-#   make bench        ratios against QEMU
+#   make bench        ratios against QEMU    make bench-engine   programs in the guest
 #   make install      honours PREFIX and DESTDIR
 PREFIX ?= /usr/local
 BUILD := build
@@ -35,6 +35,9 @@ check-long: guest
 bench: guest
 	@bench/run $(BUILD)
 
+bench-engine: guest
+	@bench/engine $(BUILD)/bin/keel-vmm $(BUILD)/guest/vmlinuz
+
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)
 	@ninja -C $(BUILD) --quiet
@@ -43,4 +46,4 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all guest quickstart check check-long bench install clean
+.PHONY: all guest quickstart check check-long bench bench-engine install clean
