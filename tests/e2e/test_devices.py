@@ -139,3 +139,10 @@ def test_free_pages_go_back_to_the_host(guest):
     while ram_in_use(g.process.pid) > full - (200 << 10):
         assert time.time() < end, f"{full} KiB before, {ram_in_use(g.process.pid)} KiB after"
         time.sleep(0.5)
+
+
+@pytest.mark.parametrize("ring", ["packed=on", "packed=off", "packed=off,event-idx=off,indirect-desc=off", "packed=off,vectors=0"])
+def test_every_kind_of_ring_under_a_real_driver(guest, ring):
+    g = guest("--no-rng", "--device", f"virtio-rng-pci,{ring}", run="rng")
+    assert g.expect("rng") == "virtio_rng.0 65536"
+    assert g.wait() == 0

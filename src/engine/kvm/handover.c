@@ -110,7 +110,7 @@ static unsigned parts_needed(const struct kvm_run *run, const struct cpu_state *
 
 	if (run->emulation_failure.ndata < 1 ||
 	    !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) || size > 15 ||
-	    insn_decode(&insn, run->emulation_failure.insn_bytes, size, mode) != DECODE_OK)
+	    insn_decode(&insn, run->emulation_failure.insn_bytes, size, mode | insn_decode_flags()) != DECODE_OK)
 		return PART_ALL;
 	parts = parts_of(&insn);
 	/* Breakpoints in force: the soft engine must know of them. */
