@@ -8,6 +8,7 @@ import pytest
 from keel import Guest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # mkfs, e2fsck: for users without root
 
 
 @pytest.fixture(scope="session")
