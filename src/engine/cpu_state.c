@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "engine/cpu_state.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void put32(uint8_t *p, uint32_t v)
@@ -46,4 +47,10 @@ void cpu_state_reset(struct cpu_state *s, unsigned index)
 	put32(s->xsave + 24, 0x1f80); /* MXCSR */
 	put32(s->xsave + 28, 0xffff);
 	s->xsave[512] = 3; /* XSTATE_BV: x87 and SSE */
+}
+
+struct cpu_state *cpu_state_new(void)
+{
+	/* The size that aligned_alloc() takes is a multiple of the alignment, as that of an aligned struct is. */
+	return aligned_alloc(_Alignof(struct cpu_state), sizeof(struct cpu_state));
 }

@@ -96,3 +96,5 @@ struct cpu_state {
 
 /* The state after power-on (SDM vol. 3 §9.1.1). `index` 0 is the boot processor. Writes the whole struct. */
 void cpu_state_reset(struct cpu_state *s, unsigned index);
+/* Uninitialized memory for one, aligned as it wants; free() it. NULL: no memory. Large for a stack. */
+struct cpu_state *cpu_state_new(void);

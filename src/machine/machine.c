@@ -223,7 +223,7 @@ void machine_free(struct machine *m)
 
 int machine_reset(struct machine *m, struct err *err)
 {
-	struct cpu_state *s = aligned_alloc(64, (sizeof(*s) + 63) & ~63ul);
+	struct cpu_state *s = cpu_state_new();
 	int ret = 0;
 
 	assert(!m->go);
@@ -366,7 +366,7 @@ static const struct state_desc board_desc = { .name = "q35", .version = 1, .fiel
 int machine_save(struct machine *m, struct state_buf *b, struct err *err)
 {
 	struct board_state board = { vclock_now(m->clock), m->config.memory, m->config.cpus };
-	struct cpu_state *s = aligned_alloc(64, (sizeof(*s) + 63) & ~63ul);
+	struct cpu_state *s = cpu_state_new();
 	int ret = s ? state_save(b, "machine", &board_desc, &board, err) : err_set(err, ENOMEM, "no memory to save vCPUs");
 
 	assert(m->state != MACHINE_RUNNING);
@@ -426,7 +426,7 @@ static int load_section(struct machine *m, struct state_reader *r, struct cpu_st
 int machine_load(struct machine *m, const uint8_t *data, size_t len, struct err *err)
 {
 	struct state_reader r = { .data = data, .len = len };
-	struct cpu_state *s = aligned_alloc(64, (sizeof(*s) + 63) & ~63ul);
+	struct cpu_state *s = cpu_state_new();
 	int ret;
 
 	assert(m->state != MACHINE_RUNNING);

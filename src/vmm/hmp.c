@@ -43,7 +43,7 @@ static void print_cpu(FILE *f, unsigned index, const struct cpu_state *s)
 static int info_registers(struct vmm *v, FILE *f, struct err *err)
 {
 	bool running = v->machine->state == MACHINE_RUNNING;
-	struct cpu_state *s = aligned_alloc(64, (sizeof(*s) + 63) & ~63ul);
+	struct cpu_state *s = cpu_state_new();
 	int ret = s ? vmm_prepare(v, err) : err_set(err, ENOMEM, "no memory to read the registers");
 
 	machine_pause(v->machine);
