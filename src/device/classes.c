@@ -12,7 +12,10 @@ extern const struct device_class mch_class, lpc_class, pic_class, ioapic_class, 
 extern const struct device_class root_port_class;
 /* Virtio over PCI */
 extern const struct device_class virtio_balloon_class, virtio_blk_class, virtio_console_class, virtio_net_class,
-	virtio_rng_class;
+	virtio_rng_class, virtio_scsi_class, virtio_vsock_class,
+	vhost_user_fs_class;
+/* On SCSI buses */
+extern const struct device_class scsi_hd_class, scsi_cd_class;
 
 static const struct device_class *const classes[] = {
 	&mch_class,
@@ -35,6 +38,11 @@ static const struct device_class *const classes[] = {
 	&virtio_console_class,
 	&virtio_net_class,
 	&virtio_rng_class,
+	&virtio_scsi_class,
+	&virtio_vsock_class,
+	&vhost_user_fs_class,
+	&scsi_hd_class,
+	&scsi_cd_class,
 };
 
 const struct device_class *device_class_at(unsigned i)

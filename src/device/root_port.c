@@ -2,13 +2,15 @@
 /*
  * A PCI Express root port with a hot-plug slot (PCIe 4.0 §7.5.3.9 ff., §6.7).
  * Presence, indicators, power control and command completion are here; who
- * asks for an unplug presses the attention button with root_port_attention().
+ * asks for an unplug presses the attention button with root_port_attention() and
+ * is told when the guest has cut the power.
  */
 #include "device/root_port.h"
 
 #include <errno.h>
 
 #include "machine/pci.h"
+#include "util/log.h"
 
 /* Offsets in the PCI Express capability. */
 enum {
@@ -29,6 +31,7 @@ enum {
 #define SLTCTL_ATTN_OFF 0x00c0
 #define SLTCTL_PWR_LED 0x0300
 #define SLTCTL_PWR_LED_ON 0x0100
+#define SLTCTL_PWR_LED_BLINK 0x0200
 #define SLTCTL_PWR_OFF 0x0400
 #define SLTCTL_WRITABLE 0x17fb
 #define SLTSTA_BUTTON 0x0001
@@ -44,6 +47,11 @@ struct root_port {
 	uint32_t number; /* physical slot number, property "slot" */
 	unsigned exp;
 	bool irq;        /* some enabled event is set */
+
+	uint16_t control; /* Slot Control as it was before the guest's write */
+	unsigned news;    /* for the owner, ROOT_PORT_*; the call is under way while it is not 0 */
+	void (*told)(void *opaque, struct device *port, unsigned news);
+	void *told_opaque;
 };
 
 /* Lock held. One interrupt for the rise of the OR of all enabled events (§6.7.3.1). */
@@ -89,11 +97,56 @@ static void port_hotplug(struct pci_device *port, struct pci_device *child, bool
 	show_presence(s, port->config_reset, present);
 	pci_set16(port->config_reset + s->exp + EXP_SLTCTL,
 		  SLTCTL_ATTN_OFF | (present ? SLTCTL_PWR_LED_ON : SLTCTL_PWR_LED | SLTCTL_PWR_OFF));
-	if (cold)
-		pci_set16(port->config + s->exp + EXP_SLTCTL, pci_get16(port->config_reset + s->exp + EXP_SLTCTL));
-	else
+	if (cold) {
+		s->control = pci_get16(port->config_reset + s->exp + EXP_SLTCTL);
+		pci_set16(port->config + s->exp + EXP_SLTCTL, s->control);
+	} else {
 		raise_event(s, SLTSTA_PRESENCE_CHANGED | SLTSTA_LINK_CHANGED);
+	}
 	pthread_mutex_unlock(&port->dev.lock);
+}
+
+static void tell_owner(void *arg)
+{
+	struct root_port *s = arg;
+	unsigned news;
+
+	pthread_mutex_lock(&s->pdev.dev.lock);
+	news = s->news;
+	s->news = 0;
+	pthread_mutex_unlock(&s->pdev.dev.lock);
+	if (s->told)
+		s->told(s->told_opaque, &s->pdev.dev, news);
+}
+
+/*
+ * Power and its indicator are both off. Linux cuts the power a second before it
+ * puts the light out, and forgets what the slot says in between: a device that
+ * came then would never be found.
+ */
+static bool is_off(uint16_t control)
+{
+	return control & SLTCTL_PWR_OFF && (control & SLTCTL_PWR_LED) == SLTCTL_PWR_LED;
+}
+
+/* The guest wrote Slot Control. */
+static void controlled(struct root_port *s)
+{
+	uint16_t was = s->control, now = pci_get16(s->pdev.config + s->exp + EXP_SLTCTL);
+	unsigned news = 0;
+
+	s->control = now;
+	if (is_off(now) && !is_off(was))
+		news |= ROOT_PORT_OFF;
+	if ((was & SLTCTL_PWR_LED) == SLTCTL_PWR_LED_BLINK && (now & SLTCTL_PWR_LED) == SLTCTL_PWR_LED_ON)
+		news |= ROOT_PORT_KEPT;
+	if (!news)
+		return;
+	if (!s->news && loop_post(s->pdev.dev.machine->loop, tell_owner, s)) {
+		log_line(LOG_ERROR, "%s: no memory to tell what the guest did to its slot", s->pdev.dev.id);
+		return;
+	}
+	s->news |= news;
 }
 
 static void port_config_written(struct pci_device *pdev, unsigned offset, unsigned size)
@@ -102,10 +155,12 @@ static void port_config_written(struct pci_device *pdev, unsigned offset, unsign
 	unsigned ctl = s->exp + EXP_SLTCTL;
 
 	/* Commands complete at once, but they complete: software waits for it. */
-	if (offset < ctl + 2 && offset + size > ctl)
+	if (offset < ctl + 2 && offset + size > ctl) {
+		controlled(s);
 		raise_event(s, SLTSTA_COMPLETE);
-	else
+	} else {
 		update_irq(s);
+	}
 }
 
 void root_port_attention(struct device *d)
@@ -115,6 +170,32 @@ void root_port_attention(struct device *d)
 	pthread_mutex_lock(&d->lock);
 	raise_event(s, SLTSTA_BUTTON);
 	pthread_mutex_unlock(&d->lock);
+}
+
+void root_port_set_owner(struct device *d, void (*told)(void *opaque, struct device *port, unsigned news), void *opaque)
+{
+	struct root_port *s = (struct root_port *)d;
+
+	s->told = told;
+	s->told_opaque = opaque;
+}
+
+bool root_port_powered(struct device *d)
+{
+	struct root_port *s = (struct root_port *)d;
+	bool on;
+
+	pthread_mutex_lock(&d->lock);
+	on = !is_off(pci_get16(s->pdev.config + s->exp + EXP_SLTCTL));
+	pthread_mutex_unlock(&d->lock);
+	return on;
+}
+
+struct device *root_port_child(struct device *d)
+{
+	struct pci_device *child = pci_bus_child(((struct root_port *)d)->bus, 0);
+
+	return child ? &child->dev : NULL;
 }
 
 static void init_bridge_header(struct pci_device *pdev)
@@ -184,6 +265,7 @@ static void port_reset(struct device *d)
 
 	pci_device_reset(&s->pdev);
 	s->irq = false;
+	s->control = pci_get16(s->pdev.config + s->exp + EXP_SLTCTL);
 }
 
 /* What is plugged in is the board's business, not the stream's. */
@@ -192,6 +274,7 @@ static int port_loaded(void *obj, struct err *err)
 	struct root_port *s = obj;
 
 	show_presence(s, s->pdev.config, pci_bus_child(s->bus, 0));
+	s->control = pci_get16(s->pdev.config + s->exp + EXP_SLTCTL);
 	return 0;
 }
 

@@ -22,6 +22,9 @@ enum { VIRTIO_ACKNOWLEDGE = 1, VIRTIO_DRIVER = 2, VIRTIO_DRIVER_OK = 4, VIRTIO_F
 #define VIRTIO_ID_CONSOLE 3
 #define VIRTIO_ID_RNG 4
 #define VIRTIO_ID_BALLOON 5
+#define VIRTIO_ID_SCSI 8
+#define VIRTIO_ID_VSOCK 19
+#define VIRTIO_ID_FS 26
 
 struct virtio_device;
 

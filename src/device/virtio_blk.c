@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/disk.h"
 #include "device/virtio_pci.h"
 #include "image/block.h"
 
@@ -81,7 +82,7 @@ struct blk_req {
 	uint64_t used;      /* bytes written if it goes well, with the status */
 	struct blk_range range[BLK_RANGES]; /* of a discard, and how many are left */
 	unsigned nranges, at_range;
-	struct blk_req *next; /* free list */
+	struct blk_req *next; /* in the list of free or of failed ones */
 };
 
 struct virtio_blk {
@@ -94,6 +95,9 @@ struct virtio_blk {
 	char *serial;
 	uint32_t num_queues, logical, physical;
 	bool discard;
+	char *rerror, *werror;
+
+	struct disk_errors errors;
 
 	struct loop *loop;
 	pthread_t thread;
@@ -102,6 +106,8 @@ struct virtio_blk {
 	pthread_mutex_t lock; /* the rest, and vq[]; I/O thread or waiting vCPU */
 	pthread_cond_t idle;
 	struct blk_req *free;
+	struct blk_req *failed; /* wait, in no order, until the machine goes on */
+	bool retrying;          /* a call that sends them again is under way */
 	unsigned inflight[BLK_QUEUES], total;
 	bool wce;  /* atomic: the guest flushes by itself */
 };
@@ -150,6 +156,21 @@ static void req_end(struct blk_req *req, uint8_t status)
 
 static bool submit_range(struct blk_req *req);
 
+/* The image failed. True: the request waits for the machine to be stopped and to go on. *ret is the driver's. */
+static bool failed(struct blk_req *req, int *ret)
+{
+	struct virtio_blk *s = req->blk;
+	enum disk_action action = disk_error(&s->errors, req->r.op != BLOCK_READ, -*ret);
+
+	if (action == DISK_IGNORE)
+		*ret = 0;
+	if (action != DISK_STOP)
+		return false;
+	req->next = s->failed;
+	s->failed = req;
+	return true;
+}
+
 static void blk_done(struct block_request *r, int ret)
 {
 	struct blk_req *req = r->opaque;
@@ -157,7 +178,11 @@ static void blk_done(struct block_request *r, int ret)
 	struct virtqueue *vq = req->vq;
 
 	pthread_mutex_lock(&s->lock);
-	if (ret || !req->nranges || ++req->at_range == req->nranges || !submit_range(req)) {
+	if (ret && ret != -EOPNOTSUPP && failed(req, &ret)) {
+		s->total--;
+		if (!--s->inflight[vq->index])
+			pthread_cond_broadcast(&s->idle);
+	} else if (ret || !req->nranges || ++req->at_range == req->nranges || !submit_range(req)) {
 		req_end(req, !ret ? S_OK : ret == -EOPNOTSUPP ? S_UNSUPP : S_IOERR);
 		virtio_notify(&s->v, vq);
 		s->total--;
@@ -188,6 +213,39 @@ static bool submit_range(struct blk_req *req)
 	req->r.unmap = g->flags & RANGE_UNMAP;
 	submit(req, req->r.op, g->sector * SECTOR, (uint64_t)g->sectors * SECTOR);
 	return true;
+}
+
+/* The I/O thread, after the machine went on. */
+static void retry(void *arg)
+{
+	struct virtio_blk *s = arg;
+	struct blk_req *req;
+
+	pthread_mutex_lock(&s->lock);
+	s->retrying = false;
+	while (virtio_may_run(&s->v) && (req = s->failed)) {
+		s->failed = req->next;
+		s->inflight[req->vq->index]++;
+		s->total++;
+		submit(req, req->r.op, req->r.offset, req->r.len);
+	}
+	pthread_mutex_unlock(&s->lock);
+	block_kick(s->queue);
+}
+
+/* Lock held: the failed requests of a queue, or of all (NULL), are never answered. */
+static void forget_failed(struct virtio_blk *s, const struct virtqueue *vq)
+{
+	struct blk_req **p = &s->failed, *req;
+
+	while ((req = *p)) {
+		if (vq && req->vq != vq) {
+			p = &req->next;
+			continue;
+		}
+		*p = req->next;
+		req_put(s, req);
+	}
 }
 
 static bool in_range(const struct virtio_blk *s, uint64_t sector, uint64_t bytes)
@@ -393,6 +451,7 @@ static void blk_queue_off(struct virtio_device *v, struct virtqueue *vq)
 	vq->enabled = false;
 	while (s->inflight[vq->index])
 		pthread_cond_wait(&s->idle, &s->lock);
+	forget_failed(s, vq);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -405,8 +464,14 @@ static void blk_stopped(struct virtio_device *v, bool stopped)
 {
 	struct virtio_blk *s = blk_of(v);
 
-	if (!stopped)
+	if (!stopped) {
+		pthread_mutex_lock(&s->lock);
+		disk_errors_resume(&s->errors);
+		if (s->failed && !s->retrying)
+			s->retrying = !loop_post(s->loop, retry, s);
+		pthread_mutex_unlock(&s->lock);
 		return;
+	}
 	/* Kicks look at v->stopped under the lock: nothing new starts after this. */
 	pthread_mutex_lock(&s->lock);
 	while (s->total)
@@ -483,6 +548,8 @@ static int check_props(struct virtio_blk *s, struct err *err)
 static void blk_destroy(struct virtio_blk *s)
 {
 	virtio_exit(&s->v);
+	disk_errors_exit(&s->errors);
+	forget_failed(s, NULL);
 	block_queue_free(s->queue);
 	loop_free(s->loop);
 	while (s->free) {
@@ -502,6 +569,8 @@ static int blk_realize(struct device *d, struct err *err)
 	struct virtio_blk *s = &o->blk;
 	int ret = check_props(s, err);
 
+	if (!ret)
+		ret = disk_errors_init(&s->errors, d, s->rerror, s->werror, err);
 	if (ret)
 		return ret;
 	pthread_mutex_init(&s->lock, NULL);
@@ -539,6 +608,32 @@ static void blk_unrealize(struct device *d)
 	blk_destroy(s);
 }
 
+/* ---- The owner's side; main loop's thread ----------------------------------- */
+
+static struct block *disk_block(struct device *d)
+{
+	return ((struct virtio_blk_pci *)d)->blk.block;
+}
+
+static void disk_resized(struct device *d)
+{
+	struct virtio_blk *s = &((struct virtio_blk_pci *)d)->blk;
+
+	pthread_mutex_lock(&d->lock);
+	s->config.capacity = block_size(s->block) / SECTOR;
+	virtio_config_changed(&s->v);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static struct disk_errors *disk_errors_of(struct device *d)
+{
+	return &((struct virtio_blk_pci *)d)->blk.errors;
+}
+
+const struct disk_ops virtio_blk_disk = {
+	.cls = "virtio-blk-pci", .block = disk_block, .resized = disk_resized, .errors = disk_errors_of,
+};
+
 static int blk_loaded(void *obj, struct err *err)
 {
 	struct virtio_blk *s = &((struct virtio_blk_pci *)obj)->blk;
@@ -557,6 +652,7 @@ static const struct property blk_props[] = {
 	PROP_DEF_U32(struct virtio_blk_pci, blk.physical, "physical-block-size", "4096", 512, 32768,
 		     "unit that the host writes"),
 	PROP_DEF_BOOL(struct virtio_blk_pci, blk.discard, "discard", "on", "give unused blocks back to the host"),
+	DISK_ERROR_PROPS(struct virtio_blk_pci, blk.rerror, blk.werror),
 	{ 0 },
 };
 

@@ -7,10 +7,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "device/virtio_console.h"
 #include "device/virtio_pci.h"
 #include "machine/backend.h"
 
-#define PORTS 8
+#define PORTS VIRTIO_CONSOLE_PORTS
 #define QUEUES (2 * (PORTS + 1))
 #define CONSOLE_QUEUE_SIZE 128
 #define NAME_MAX_BYTES 63
@@ -66,6 +67,11 @@ struct virtio_console {
 	struct virtq_elem elem;
 	bool is_console; /* property: port 0 is a console */
 	bool ready;      /* the driver takes control messages */
+
+	unsigned told;   /* ports that the owner knows to be open */
+	bool telling;    /* a call to it is under way */
+	void (*changed)(void *opaque, unsigned port, bool open);
+	void *changed_opaque;
 };
 
 struct virtio_console_pci {
@@ -97,6 +103,40 @@ static struct virtqueue *queue(struct virtio_console *s, unsigned n)
 static bool is_open(const struct console_port *p)
 {
 	return p->guest_open || !virtio_has(&p->console->v, F_MULTIPORT);
+}
+
+/* ---- The owner -------------------------------------------------------------- */
+
+static void tell_owner(void *arg)
+{
+	struct virtio_console *s = arg;
+	unsigned open = 0, changed;
+
+	pthread_mutex_lock(&s->v.dev->lock);
+	s->telling = false;
+	for (unsigned i = 0; i < PORTS; i++)
+		open |= s->port[i].guest_open << i;
+	changed = open ^ s->told;
+	s->told = open;
+	pthread_mutex_unlock(&s->v.dev->lock);
+	for (unsigned i = 0; i < PORTS && s->changed; i++)
+		if (changed >> i & 1)
+			s->changed(s->changed_opaque, i, open >> i & 1);
+}
+
+/* Some port may be open now, or no longer. Lock held, any thread. Without memory the news comes with the next one. */
+static void opens_changed(struct virtio_console *s)
+{
+	if (s->changed && !s->telling)
+		s->telling = !loop_post(s->v.dev->machine->loop, tell_owner, s);
+}
+
+void virtio_console_set_callback(struct device *d, void (*fn)(void *opaque, unsigned port, bool open), void *opaque)
+{
+	struct virtio_console *s = &((struct virtio_console_pci *)d)->console;
+
+	s->changed_opaque = opaque;
+	s->changed = fn;
 }
 
 /* ---- Output ---------------------------------------------------------------- */
@@ -268,6 +308,7 @@ static void control_message(struct virtio_console *s, const struct console_contr
 			   (p->chardev && p->chardev->up ? TELL_OPEN : 0);
 	} else if (m->event == EV_PORT_OPEN) {
 		p->guest_open = m->value;
+		opens_changed(s);
 		if (p->guest_open && p->chardev)
 			p->chardev->ops->accept(p->chardev);
 	}
@@ -380,6 +421,7 @@ static void console_reset(struct virtio_device *v)
 		s->port[i].guest_open = false;
 		s->port[i].tx_done = 0;
 	}
+	opens_changed(s);
 }
 
 static const struct virtio_ops console_ops = {
@@ -461,6 +503,7 @@ static void console_unrealize(struct device *d)
 		if (s->port[i].chardev)
 			s->port[i].chardev->front = NULL;
 	virtio_pci_unrealize(d);
+	loop_unpost(d->machine->loop, tell_owner, s);
 	console_destroy(s);
 }
 
@@ -479,6 +522,7 @@ static int console_loaded(void *obj, struct err *err)
 		if (!p->name)
 			p->tell &= ~TELL_NAME;
 	}
+	opens_changed(s);
 	return virtio_loaded(&s->v, err);
 }
 

@@ -11,6 +11,9 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "util/err.h"
+#include "util/loop.h"
+
 /*
  * Character stream. All calls and callbacks happen in the main loop's thread,
  * except write(), which any thread may call (it never blocks).
@@ -58,9 +61,18 @@ struct netdev_ops {
 	void (*rx_ready)(struct netdev *n); /* the front end has buffers again */
 	/* With vnet_hdr: what the guest takes, NETDEV_*; none after a reset. Any thread. May be NULL. */
 	void (*set_offload)(struct netdev *n, unsigned flags);
+	/* Of several queues the first `pairs` are in use. May be NULL. */
+	void (*set_queues)(struct netdev *n, unsigned pairs);
+	/*
+	 * A back end that goes where its card goes: watch descriptors in this loop,
+	 * which does not run yet, and forget it when it does no longer run. NULL:
+	 * it has a loop already. All queues at once.
+	 */
+	int (*attach)(struct netdev *n, struct loop *loop, struct err *err);
+	void (*detach)(struct netdev *n);
 	void (*free)(struct netdev *n);
 };
-enum { NETDEV_CSUM = 1, NETDEV_TSO4 = 2, NETDEV_TSO6 = 4 };
+enum { NETDEV_CSUM = 1, NETDEV_TSO4 = 2, NETDEV_TSO6 = 4, NETDEV_ECN = 8, NETDEV_UFO = 16 };
 struct netdev {
 	const struct netdev_ops *ops;
 	const struct netdev_front *front;
@@ -69,5 +81,9 @@ struct netdev {
 	unsigned mtu; /* 0: unknown */
 	/* Every frame, both ways, begins with the 12 bytes of struct virtio_net_hdr_v1 (Virtio 1.2 §5.1.6); the back end does checksums and segmentation. */
 	bool vnet_hdr;
+	bool ufo; /* with vnet_hdr: UDP is segmented too */
 	struct loop *loop; /* that callbacks come from, NULL: the main loop */
+	/* Several queues, each a netdev with a front of its own: all of them, this one first. 0: just this one. Links, offloads and features are the first's. */
+	struct netdev **queue;
+	unsigned queues;
 };

@@ -77,7 +77,9 @@ static int map_ram(struct machine *m, uint8_t *base, int fd, uint64_t gpa, uint6
 	if (gpa >= end)
 		return 0;
 	ret = mem_add(&m->mem, &r, err);
-	return ret ? ret : engine_map(m->engine, gpa, r.size, r.hva, false, err);
+	if (!ret)
+		ret = engine_map(m->engine, gpa, r.size, r.hva, false, err);
+	return ret ? ret : engine_map_file(m->engine, gpa, fd, offset, err);
 }
 
 static int make_ram(struct machine *m, struct err *err)
@@ -133,7 +135,8 @@ struct irq machine_irq(struct machine *m, unsigned n)
 struct machine *machine_new(const struct machine_config *config, struct err *err)
 {
 	struct engine_config ec = { .kind = config->engine, .cpus = config->cpus, .hide_pv = config->hide_pv,
-				    .no_translate = config->no_translate };
+				    .no_translate = config->no_translate, .no_native = config->no_native, .native_always = config->native_always,
+				    .lockstep = config->lockstep, .cache = config->engine_cache };
 	struct machine *m = calloc(1, sizeof(*m));
 
 	assert(!(config->memory & 4095) && config->memory >= 1 << 20 && config->memory <= Q35_RAM_MAX);
@@ -283,6 +286,18 @@ void machine_resume(struct machine *m)
 	vclock_start(m->clock);
 	engine_clock(m->engine, true);
 	vcpus_go(m);
+}
+
+void machine_hold(struct machine *m)
+{
+	if (m->state == MACHINE_RUNNING)
+		vcpus_halt(m);
+}
+
+void machine_release(struct machine *m)
+{
+	if (m->state == MACHINE_RUNNING)
+		vcpus_go(m);
 }
 
 /* ---- Signals from the guest ---------------------------------------------- */

@@ -57,7 +57,8 @@ struct machine_config {
 	uint64_t memory;      /* bytes, page multiple, 1 MiB..Q35_RAM_MAX */
 	unsigned cpus;        /* 1..ENGINE_MAX_CPUS */
 	enum engine_kind engine; /* resolved: not AUTO */
-	bool hide_pv, no_translate;
+	bool hide_pv, no_translate, no_native, native_always, lockstep;
+	uint64_t engine_cache; /* engine_config.cache */
 	struct loop *loop;    /* main loop; the caller's */
 	struct machine_owner owner;
 };
@@ -127,6 +128,12 @@ int machine_start(struct machine *m, struct err *err); /* make vCPU threads and 
 /* Bring all vCPUs out of the engine, stop the clock, tell devices. Returns when nothing of the guest runs. No-op if paused. */
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
+/*
+ * Keep the vCPUs out of the guest while the board changes: a device is plugged in or freed. Clock and devices go on.
+ * In pairs that do not nest, in the main loop's thread; no-op unless the machine runs.
+ */
+void machine_hold(struct machine *m);
+void machine_release(struct machine *m);
 
 /* Something happened in the guest (from a device or a vCPU, any thread, device locks may be held): pauses where due and calls the owner from the main loop. */
 void machine_signal(struct machine *m, enum machine_stop what, uint32_t arg);

@@ -23,8 +23,9 @@ static void *vcpu_thread(void *opaque)
 
 	snprintf(name, sizeof(name), "vcpu %u", v->index);
 	prctl(PR_SET_NAME, name);
-	v->tid = gettid();
 	pthread_mutex_lock(&m->run_lock);
+	v->tid = gettid();
+	pthread_cond_broadcast(&m->run_cond);
 	while (!m->quit) {
 		struct err err = ERR_INIT;
 		enum vcpu_exit exit;
@@ -71,6 +72,12 @@ int vcpus_create(struct machine *m, struct err *err)
 			v->has_thread = true;
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	/* Whoever starts the machine may ask for its threads' numbers next. */
+	pthread_mutex_lock(&m->run_lock);
+	for (unsigned i = 0; i < m->config.cpus; i++)
+		while (m->vcpus[i].has_thread && !m->vcpus[i].tid)
+			pthread_cond_wait(&m->run_cond, &m->run_lock);
+	pthread_mutex_unlock(&m->run_lock);
 	return ret;
 }
 

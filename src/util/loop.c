@@ -31,6 +31,7 @@ struct timer {
 struct post {
 	void (*fn)(void *arg);
 	void *arg;
+	uint64_t round;
 	struct post *next;
 };
 
@@ -45,6 +46,7 @@ struct loop {
 	struct timer *timers;
 	uint64_t armed; /* what timerfd is set to, 0: nothing */
 	struct post *posts, **posts_end;
+	uint64_t round; /* of posts: those of one are run together */
 	bool quit;
 	int status;
 };
@@ -159,11 +161,31 @@ int loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
 		return -ENOMEM;
 	*p = (struct post){ .fn = fn, .arg = arg };
 	pthread_mutex_lock(&l->lock);
+	p->round = l->round;
 	*l->posts_end = p;
 	l->posts_end = &p->next;
 	pthread_mutex_unlock(&l->lock);
 	wake(l);
 	return 0;
+}
+
+void loop_unpost(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	struct post **p = &l->posts;
+
+	pthread_mutex_lock(&l->lock);
+	while (*p) {
+		struct post *post = *p;
+
+		if (post->fn == fn && post->arg == arg) {
+			*p = post->next;
+			free(post);
+		} else {
+			p = &post->next;
+		}
+	}
+	l->posts_end = p;
+	pthread_mutex_unlock(&l->lock);
 }
 
 struct loop_fd *loop_fd_add(struct loop *l, int fd, uint32_t events, void (*fn)(void *opaque, uint32_t events),
@@ -302,18 +324,22 @@ static void run_timers(struct loop *l)
 
 static void run_posts(struct loop *l)
 {
-	struct post *p, *next;
+	struct post *p;
+	uint64_t round;
 
+	/* Those that are there now: what they post waits for the next round. */
 	pthread_mutex_lock(&l->lock);
-	p = l->posts;
-	l->posts = NULL;
-	l->posts_end = &l->posts;
-	pthread_mutex_unlock(&l->lock);
-	for (; p; p = next) {
-		next = p->next;
+	round = ++l->round;
+	while ((p = l->posts) && p->round < round) {
+		l->posts = p->next;
+		if (!l->posts)
+			l->posts_end = &l->posts;
+		pthread_mutex_unlock(&l->lock);
 		p->fn(p->arg);
 		free(p);
+		pthread_mutex_lock(&l->lock);
 	}
+	pthread_mutex_unlock(&l->lock);
 }
 
 static bool quitting(struct loop *l, int *status)

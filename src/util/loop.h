@@ -26,6 +26,8 @@ int loop_run(struct loop *loop);
 void loop_quit(struct loop *loop, int status);
 /* Run fn(arg) in the loop's thread, in the order of the calls. Returns 0 or -ENOMEM. */
 int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
+/* Forget the calls of fn(arg) that have not begun: whoever is about to go calls it, in the loop's thread or while it does not run. */
+void loop_unpost(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* True in the thread that runs the loop. */
 bool loop_is_mine(const struct loop *loop);
 

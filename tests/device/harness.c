@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fake_vhost.h"
 #include "image/block.h"
 #include "machine/pci.h"
 
@@ -86,7 +87,7 @@ struct backends {
 	struct fake_chardev stream[STREAMS];
 	unsigned streams;
 	struct block *block;
-	struct netdev netdev; /* takes every frame, brings none */
+	struct netdev netdev[2], *queues[2]; /* takes every frame, brings none */
 };
 
 static bool netdev_send(struct netdev *n, const struct iovec *iov, int cnt, size_t len)
@@ -102,8 +103,12 @@ static void netdev_offload(struct netdev *n, unsigned offload)
 {
 }
 
+static void netdev_set_queues(struct netdev *n, unsigned pairs)
+{
+}
+
 static const struct netdev_ops netdev_ops = {
-	.send = netdev_send, .rx_ready = netdev_nothing, .set_offload = netdev_offload, .free = netdev_nothing
+	.set_queues = netdev_set_queues, .send = netdev_send, .rx_ready = netdev_nothing, .set_offload = netdev_offload, .free = netdev_nothing
 };
 
 const struct device_class harness_board = { .name = "q35 board" };
@@ -136,17 +141,37 @@ static struct block *new_block(struct err *err)
 
 static int add_device(struct fake_machine *f, struct backends *b, const struct device_class *cls, struct err *err)
 {
-	struct device *d = device_new(f->m, cls, "dut", err);
+	struct device *d;
+
+	/* Disks on a bus, and the bus. */
+	if (!strncmp(cls->name, "scsi-", 5))
+		fake_device(f, "virtio-scsi-pci", NULL);
+	d = device_new(f->m, cls, "dut", err);
 
 	if (!d)
 		return -err->code;
+	if (!strncmp(cls->name, "vhost-user-", 11)) {
+		char fd[16];
+
+		snprintf(fd, sizeof(fd), "%d", fake_vhost_new(1));
+		device_set(d, "fd", fd, err);
+		device_set(d, "tag", "harness", err);
+	}
+	if (!strcmp(cls->name, "virtio-vsock-pci")) {
+		static unsigned n;
+		char path[64];
+
+		snprintf(path, sizeof(path), "/tmp/keel-vsock-%d-%u", (int)getpid(), n++);
+		device_set(d, "guest-cid", "3", err);
+		device_set(d, "socket", path, err);
+	}
 	for (const struct property *p = cls->props; p && p->name; p++) {
 		if (p->type == PROP_PTR && !strcmp(p->name, "drive"))
 			device_set_ptr(d, p->name, b->block = new_block(err));
 		else if (p->type == PROP_PTR && !strcmp(p->name, "chardev"))
 			device_set_ptr(d, p->name, new_stream(b));
 		else if (p->type == PROP_PTR && !strcmp(p->name, "netdev"))
-			device_set_ptr(d, p->name, &b->netdev);
+			device_set_ptr(d, p->name, &b->netdev[0]);
 	}
 	return device_realize(d, err);
 }
@@ -192,8 +217,12 @@ struct fake_machine *harness_new(const struct device_class *cls, struct err *err
 
 	if (!b)
 		abort();
-	b->netdev.ops = &netdev_ops;
-	b->netdev.up = true;
+	for (unsigned i = 0; i < 2; i++) {
+		b->netdev[i] = (struct netdev){ .ops = &netdev_ops, .up = true };
+		b->queues[i] = &b->netdev[i];
+	}
+	b->netdev[0].queue = b->queues;
+	b->netdev[0].queues = 2;
 	f->user = b;
 	f->user_free = backends_free;
 	if (cls != &harness_board && strcmp(cls->name, "mch"))

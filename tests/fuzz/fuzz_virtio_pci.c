@@ -6,6 +6,7 @@
  * that short inputs reach the devices.
  */
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 #include "machine/pci.h"
 #include "util/log.h"
 
-#define DEVICES 5
+#define DEVICES 7
 #define RINGS 0x10000 /* the part of memory that commands write */
 
 static struct fake_machine *f;
@@ -47,10 +48,23 @@ static struct device *must(struct device *d)
 	return d;
 }
 
+static void make_scsi_disk(void)
+{
+	struct device *d = must(device_new(f->m, device_class_find("scsi-hd"), NULL, NULL));
+	struct block_options o = { .path = "disk", .fd = memfd_create("disk", MFD_CLOEXEC), .format = "raw" };
+
+	if (ftruncate(o.fd, 1 << 20))
+		abort();
+	device_set_ptr(d, "drive", block_open(&o, NULL));
+	if (device_realize(d, NULL))
+		abort();
+}
+
 static void make_machine(void)
 {
 	static const char *const classes[DEVICES] = { "virtio-rng-pci", "virtio-balloon-pci", "virtio-serial-pci",
-						      "virtio-net-pci", "virtio-blk-pci" };
+						      "virtio-net-pci", "virtio-blk-pci", "virtio-scsi-pci",
+						      "virtio-vsock-pci" };
 	static const struct netdev_ops ops = { .send = net_send, .rx_ready = net_rx_ready };
 	int fd = memfd_create("disk", MFD_CLOEXEC);
 	struct block_options o = { .path = "disk", .fd = fd, .format = "raw" };
@@ -74,10 +88,20 @@ static void make_machine(void)
 			device_set_ptr(d, "netdev", &net);
 		if (i == 4)
 			device_set_ptr(d, "drive", block_open(&o, NULL));
-		if (device_realize(d, NULL))
+		if (i == 6) {
+			char path[64];
+
+			snprintf(path, sizeof(path), "/tmp/keel-fuzz-vsock-%d", (int)getpid());
+			device_set(d, "guest-cid", "3", NULL);
+			device_set(d, "socket", path, NULL);
+			device_realize(d, NULL);
+			unlink(path);
+		} else if (device_realize(d, NULL)) {
 			abort();
+		}
 		pdev[i] = (struct pci_device *)d;
 	}
+	make_scsi_disk();
 }
 
 static void common(const struct pci_device *p, unsigned reg, uint64_t value, unsigned size)

@@ -676,6 +676,55 @@ static void test_hotplug(void **state)
 	machine_pause(f->m);
 }
 
+static unsigned told;
+
+static void take_news(void *opaque, struct device *port, unsigned news)
+{
+	assert_ptr_equal(opaque, &told);
+	assert_ptr_equal(port, machine_find(f->m, "rp"));
+	told |= news;
+}
+
+/* What the guest answers to the attention button (PCIe 4.0 §6.7.1.5), seen by who pressed it. */
+static void test_slot_owner(void **state)
+{
+	struct device *port;
+	unsigned ctl;
+
+	add_port("rp", "40");
+	port = machine_find(f->m, "rp");
+	add_toy("t", "rp", NULL);
+	ctl = slot_status() - 2;
+	root_port_set_owner(port, take_news, &told);
+	machine_resume(f->m);
+	told = 0;
+	assert_non_null(root_port_child(port));
+	assert_true(root_port_powered(port));
+	root_port_attention(port);
+	cfg_set(0, PORT, ctl, 0x02c0, 2); /* blinks, and goes back to on */
+	fake_machine_loop(f);
+	assert_int_equal(told, 0);
+	cfg_set(0, PORT, ctl, 0x01c0, 2);
+	fake_machine_loop(f);
+	assert_int_equal(told, ROOT_PORT_KEPT);
+	told = 0;
+	cfg_set(0, PORT, ctl, 0x02c0, 2); /* blinks; power off; light out */
+	cfg_set(0, PORT, ctl, 0x06c0, 2);
+	fake_machine_loop(f);
+	assert_int_equal(told, 0);
+	assert_true(root_port_powered(port));
+	cfg_set(0, PORT, ctl, 0x07c0, 2);
+	assert_int_equal(told, 0); /* in the main loop, not in the vCPU's thread */
+	fake_machine_loop(f);
+	assert_int_equal(told, ROOT_PORT_OFF);
+	assert_false(root_port_powered(port));
+	told = 0;
+	cfg_set(0, PORT, ctl, 0x07c0, 2); /* no news twice */
+	fake_machine_loop(f);
+	assert_int_equal(told, 0);
+	machine_pause(f->m);
+}
+
 /* ---- Firmware's work ------------------------------------------------------------------ */
 
 struct span {
@@ -875,7 +924,7 @@ int main(void)
 		TEST(test_config_access), TEST(test_config_address), TEST(test_write_masks), TEST(test_capabilities),
 		TEST(test_multifunction), TEST(test_slots), TEST(test_bar_sizing), TEST(test_bar_mapping),
 		TEST(test_bar_clash), TEST(test_pciexbar), TEST(test_intx), TEST(test_msix), TEST(test_bus_routing),
-		TEST(test_windows), TEST(test_hotplug), TEST(test_assign), TEST(test_assign_many),
+		TEST(test_windows), TEST(test_hotplug), TEST(test_slot_owner), TEST(test_assign), TEST(test_assign_many),
 		TEST(test_assign_too_much), TEST(test_state),
 	};
 
