@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -28,9 +29,10 @@ struct fdchar {
 	struct chardev base;
 	struct loop *loop;
 	int in, out, listener; /* -1: none */
+	int pty, opens;	       /* a pty's master, and the inotify that tells when its other end is opened; or -1 */
 	bool is_stdio, is_tty;
 	char *socket_path;
-	struct loop_fd *in_watch, *out_watch, *listen_watch;
+	struct loop_fd *in_watch, *out_watch, *listen_watch, *opens_watch;
 	void (*quit)(void *opaque);
 	void *quit_opaque;
 
@@ -171,7 +173,7 @@ static void disconnect(struct fdchar *f)
 {
 	loop_fd_del(f->in_watch);
 	f->in_watch = NULL;
-	if (f->listener < 0) {
+	if (f->listener < 0 && f->pty < 0) {
 		f->in = -1; /* end of standard input: output goes on */
 		return;
 	}
@@ -179,14 +181,16 @@ static void disconnect(struct fdchar *f)
 		loop_fd_del(f->out_watch);
 	f->out_watch = NULL;
 	pthread_mutex_lock(&f->lock);
-	close(f->in);
+	if (f->pty < 0)
+		close(f->in);
 	f->in = f->out = -1;
 	f->used = 0;
 	pthread_mutex_unlock(&f->lock);
 	f->base.up = false;
 	if (f->base.front && f->base.front->connected)
 		f->base.front->connected(f->base.front_opaque, false);
-	loop_fd_events(f->listen_watch, EPOLLIN);
+	if (f->listen_watch)
+		loop_fd_events(f->listen_watch, EPOLLIN);
 }
 
 static void in_ready(void *opaque, uint32_t events)
@@ -245,6 +249,17 @@ static void fd_accept(struct chardev *c)
 	pthread_mutex_unlock(&f->lock);
 }
 
+static void connect_to(struct fdchar *f, int fd)
+{
+	pthread_mutex_lock(&f->lock);
+	f->in = f->out = fd;
+	pthread_mutex_unlock(&f->lock);
+	f->base.up = true;
+	watch_input(f);
+	if (f->base.front && f->base.front->connected)
+		f->base.front->connected(f->base.front_opaque, true);
+}
+
 static void client_ready(void *opaque, uint32_t events)
 {
 	struct fdchar *f = opaque;
@@ -253,13 +268,20 @@ static void client_ready(void *opaque, uint32_t events)
 	if (fd < 0)
 		return;
 	loop_fd_events(f->listen_watch, 0); /* one at a time: the next waits in the backlog */
-	pthread_mutex_lock(&f->lock);
-	f->in = f->out = fd;
-	pthread_mutex_unlock(&f->lock);
-	f->base.up = true;
-	watch_input(f);
-	if (f->base.front && f->base.front->connected)
-		f->base.front->connected(f->base.front_opaque, true);
+	connect_to(f, fd);
+}
+
+/* Without somebody at its other end a pty is hung up, and what is written is dropped. */
+static void pty_opened(void *opaque, uint32_t events)
+{
+	struct fdchar *f = opaque;
+	struct pollfd p = { .fd = f->pty, .events = POLLIN };
+	char buf[4096];
+
+	while (read(f->opens, buf, sizeof(buf)) > 0)
+		;
+	if (f->in < 0 && poll(&p, 1, 0) >= 0 && !(p.revents & POLLHUP))
+		connect_to(f, f->pty);
 }
 
 /* ---- Life ---------------------------------------------------------------- */
@@ -292,8 +314,13 @@ static void fd_free(struct chardev *c)
 	if (f->is_stdio) {
 		terminal_restore();
 		stdio_taken = false;
-	} else if (f->out >= 0) {
+	} else if (f->out >= 0 && f->out != f->pty) {
 		close(f->out);
+	}
+	if (f->pty >= 0) {
+		loop_fd_del(f->opens_watch);
+		close(f->pty);
+		close(f->opens);
 	}
 	free(f->socket_path);
 	pthread_mutex_destroy(&f->lock);
@@ -345,6 +372,25 @@ static int open_socket(struct fdchar *f, const char *option, const char *path, s
 	return f->socket_path && f->listen_watch ? 0 : err_set(err, ENOMEM, "%s: no memory", option);
 }
 
+/* MASTER:INOTIFY: descriptors of whoever started us, who made the pty and watches its other end for IN_OPEN. */
+static int open_pty(struct fdchar *f, const char *option, const char *text, struct err *err)
+{
+	int master, opens, used = 0;
+
+	if (sscanf(text, "%d:%d%n", &master, &opens, &used) != 2 || text[used])
+		return err_set(err, EINVAL, "%s: '%s' is not of the form MASTER:INOTIFY", option, text);
+	if (fcntl(master, F_SETFL, O_RDWR | O_NONBLOCK) || fcntl(opens, F_SETFL, O_NONBLOCK) ||
+	    fcntl(master, F_SETFD, FD_CLOEXEC) || fcntl(opens, F_SETFD, FD_CLOEXEC))
+		return err_set_errno(err, errno, "%s: cannot use the descriptors %s", option, text);
+	f->pty = master;
+	f->opens = opens;
+	f->opens_watch = loop_fd_add(f->loop, opens, EPOLLIN, pty_opened, f, err);
+	if (!f->opens_watch)
+		return -err->code;
+	pty_opened(f, 0);
+	return 0;
+}
+
 struct chardev *chardev_open(struct loop *loop, const char *option, const char *text, void (*quit)(void *opaque),
 			     void *opaque, struct err *err)
 {
@@ -357,7 +403,7 @@ struct chardev *chardev_open(struct loop *loop, const char *option, const char *
 	}
 	f->base.ops = &fd_ops;
 	f->loop = loop;
-	f->in = f->out = f->listener = -1;
+	f->in = f->out = f->listener = f->pty = f->opens = -1;
 	f->quit = quit;
 	f->quit_opaque = opaque;
 	pthread_mutex_init(&f->lock, NULL);
@@ -367,6 +413,8 @@ struct chardev *chardev_open(struct loop *loop, const char *option, const char *
 		ret = open_file(f, option, text + 5, err);
 	else if (!strncmp(text, "unix:", 5) && text[5])
 		ret = open_socket(f, option, text + 5, err);
+	else if (!strncmp(text, "pty:", 4))
+		ret = open_pty(f, option, text + 4, err);
 	else if (strcmp(text, "null"))
 		ret = err_set(err, EINVAL, "%s: '%s' is none of stdio, null, file:PATH, unix:PATH", option, text);
 	if (ret) {

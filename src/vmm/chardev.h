@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Character back ends by text: stdio, null, file:PATH, unix:PATH (a listening socket, one client at a time). */
+/* Character back ends by text: stdio, null, file:PATH, unix:PATH (a listening socket, one client at a time),
+   pty:MASTER:INOTIFY (descriptors; see open_pty()). */
 #pragma once
 #include "machine/backend.h"
 #include "util/loop.h"

@@ -9,7 +9,7 @@
 
 enum {
 	O_KERNEL = 256, O_INITRD, O_APPEND, O_FIRMWARE, O_CPUS, O_MEMORY, O_ENGINE, O_DISK, O_NET, O_SERIAL, O_CONSOLE,
-	O_QMP, O_NAME, O_NO_REBOOT, O_PAUSED, O_DEBUGCON, O_DEBUG_EXIT, O_DEVICE, O_UUID, O_ROOT_PORTS, O_NO_PVPANIC,
+	O_CHANNEL, O_SHARE, O_VSOCK, O_QMP, O_NAME, O_NO_REBOOT, O_NO_SHUTDOWN, O_PAUSED, O_DEBUGCON, O_DEBUG_EXIT, O_DEVICE, O_UUID, O_ROOT_PORTS, O_NO_PVPANIC,
 	O_NO_RNG, O_NO_BALLOON, O_HIDE_PV, O_HELP, O_VERSION,
 };
 
@@ -23,16 +23,22 @@ static const struct {
 	{ "firmware", "FILE", "boot this firmware instead of a kernel", O_FIRMWARE },
 	{ "cpus", "N", "virtual CPUs, 1 to 255 (1)", O_CPUS },
 	{ "memory", "SIZE", "guest memory, in MiB or with suffix K, M, G, T (256)", O_MEMORY },
-	{ "engine", "KIND", "auto, kvm or soft[,translate=off] (auto)", O_ENGINE },
-	{ "disk", "PATH[,format=raw|qcow2][,readonly=on][,cache=MODE][,serial=TEXT]", "a virtio disk; may be repeated", O_DISK },
-	{ "net", "none|user[,mac=MAC][,hostfwd=[tcp|udp]:[ADDR]:PORT-:PORT]...", "a virtio network card on passt (none)", O_NET },
+	{ "engine", "KIND", "auto, kvm or soft[,translate=off][,native=off][,lockstep=on][,cache=SIZE] (auto)", O_ENGINE },
+	{ "disk", "PATH[,format=raw|qcow2][,readonly=on][,cache=MODE][,id=ID][,serial=TEXT][,bus=virtio|scsi][,media=disk|cdrom]"
+	  "[,queues=N][,discard=off][,werror=report|ignore|stop|enospc][,rerror=...]", "a disk; may be repeated", O_DISK },
+	{ "net", "none|user[,hostfwd=[tcp|udp]:[ADDR]:PORT-:PORT]...|tap[,ifname=NAME][,br=NAME][,queues=N]|tap,fds=N:N...|stream,path=PATH",
+	  "a virtio network card on passt, a tap interface or a socket; each with [,mac=MAC][,mtu=N][,id=NAME] (none)", O_NET },
 	{ "serial", "stdio|null|file:PATH|unix:PATH", "first, then second, ... serial port (stdio)", O_SERIAL },
 	{ "console", "BACKEND", "a virtio console, with a back end as --serial's", O_CONSOLE },
+	{ "channel", "BACKEND,name=NAME[,id=NAME]", "a virtio serial port of that name in the guest; may be repeated", O_CHANNEL },
+	{ "share", "DIR,tag=NAME[,cache=auto|always|none][,queues=N][,id=ID]", "a folder of the host that the guest can mount (virtiofs)", O_SHARE },
+	{ "vsock", "guest-cid=N,socket=PATH[,id=ID]", "sockets between host and guest: PATH and PATH_PORT on the host", O_VSOCK },
 	{ "device", "CLASS[,PROPERTY=VALUE]...", "one more device", O_DEVICE },
-	{ "qmp", "unix:PATH", "listen for QMP clients; may be repeated", O_QMP },
+	{ "qmp", "unix:PATH|fd:N", "listen for QMP clients; may be repeated", O_QMP },
 	{ "name", "TEXT", "what the machine is called in messages and the process list", O_NAME },
 	{ "uuid", "UUID", "what SMBIOS tells the guest", O_UUID },
 	{ "no-reboot", NULL, "exit where the guest would reboot", O_NO_REBOOT },
+	{ "no-shutdown", NULL, "stay when the guest powers off or panics; QMP's quit ends, system_reset starts anew", O_NO_SHUTDOWN },
 	{ "paused", NULL, "start paused; QMP's cont runs it", O_PAUSED },
 	{ "root-ports", "N", "PCI Express root ports for hot-plug, 0 to 16 (0)", O_ROOT_PORTS },
 	{ "debugcon", "BACKEND", "port 0xe9 (0x402 with --firmware), with a back end as --serial's", O_DEBUGCON },
@@ -118,28 +124,67 @@ static int parse_memory(struct vmm_options *o, const char *text, struct err *err
 	return 0;
 }
 
-static int parse_engine(struct vmm_options *o, const char *text, struct err *err)
+static int parse_switch(const char *key, const char *value, bool *off, struct err *err)
 {
-	static const struct {
-		const char *text;
-		enum engine_kind kind;
-		bool no_translate;
-	} engines[] = {
-		{"auto", ENGINE_AUTO, false},
-		{"kvm", ENGINE_KVM, false},
-		{"soft", ENGINE_SOFT, false},
-		{"soft,translate=on", ENGINE_SOFT, false},
-		{"soft,translate=off", ENGINE_SOFT, true},
-	};
+	*off = !strcmp(value, "off");
+	if (*off || !strcmp(value, "on"))
+		return 0;
+	return err_set(err, EINVAL, "--engine: %s is on or off, not '%s'", key, value);
+}
 
-	for (unsigned i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
-		if (strcmp(text, engines[i].text))
-			continue;
-		o->engine = engines[i].kind;
-		o->no_translate = engines[i].no_translate;
+static int parse_engine_key(struct vmm_options *o, char *item, struct err *err)
+{
+	char *value = strchr(item, '=');
+
+	if (!value)
+		return err_set(err, EINVAL, "--engine soft: '%s' is no KEY=VALUE", item);
+	*value++ = '\0';
+	if (!strcmp(item, "translate"))
+		return parse_switch(item, value, &o->no_translate, err);
+	if (!strcmp(item, "native")) {
+		o->native_always = !strcmp(value, "always");
+		if (o->native_always)
+			return 0;
+		return parse_switch(item, value, &o->no_native, err);
+	}
+	if (!strcmp(item, "lockstep")) {
+		bool off;
+
+		if (parse_switch(item, value, &off, err) < 0)
+			return -EINVAL;
+		o->lockstep = !off;
 		return 0;
 	}
-	return err_set(err, EINVAL, "--engine: there is no engine '%s'; use auto, kvm, soft or soft,translate=off", text);
+	if (!strcmp(item, "cache")) {
+		if (options_size(value, true, &o->engine_cache) || o->engine_cache < ENGINE_CACHE_MIN ||
+		    o->engine_cache > ENGINE_CACHE_MAX)
+			return err_set(err, EINVAL, "--engine: cache=%s: give a size from %lluM to %lluM", value,
+				       ENGINE_CACHE_MIN >> 20, ENGINE_CACHE_MAX >> 20);
+		return 0;
+	}
+	return err_set(err, EINVAL, "--engine soft: there is no key '%s'; use translate, native, lockstep or cache", item);
+}
+
+static int parse_engine(struct vmm_options *o, const char *text, struct err *err)
+{
+	char *copy = strdup(text), *rest = copy, *name, *item;
+	int ret = 0;
+
+	if (!copy)
+		return err_set(err, ENOMEM, "no memory for --engine");
+	name = strsep(&rest, ",");
+	if (!strcmp(name, "soft"))
+		o->engine = ENGINE_SOFT;
+	else if (!rest && !strcmp(name, "kvm"))
+		o->engine = ENGINE_KVM;
+	else if (!rest && !strcmp(name, "auto"))
+		o->engine = ENGINE_AUTO;
+	else
+		ret = err_set(err, EINVAL, "--engine: there is no engine '%s'; use auto, kvm, soft or soft,KEY=VALUE,...", text);
+	while (!ret && (item = strsep(&rest, ",")))
+		ret = parse_engine_key(o, item, err);
+	free(copy);
+	return ret;
 }
 
 static int parse_uuid(struct vmm_options *o, const char *text, struct err *err)
@@ -208,6 +253,12 @@ static int apply(struct vmm_options *o, int key, char *arg, struct err *err)
 		return add(o->qmp, &o->qmps, 4, arg, "qmp", err);
 	case O_CONSOLE:
 		return once(&o->console, arg, "console", err);
+	case O_VSOCK:
+		return once(&o->vsock, arg, "vsock", err);
+	case O_SHARE:
+		return add(o->share, &o->shares, MAX_SHARES, arg, "share", err);
+	case O_CHANNEL:
+		return add(o->channel, &o->channels, MAX_CHANNELS, arg, "channel", err);
 	case O_DEBUGCON:
 		return once(&o->debugcon, arg, "debugcon", err);
 	case O_NAME:
@@ -221,6 +272,9 @@ static int apply(struct vmm_options *o, int key, char *arg, struct err *err)
 		return parse_uint("root-ports", arg, 0, 16, "root ports are not possible", &o->root_ports, err);
 	case O_NO_REBOOT:
 		o->no_reboot = true;
+		return 0;
+	case O_NO_SHUTDOWN:
+		o->no_shutdown = true;
 		return 0;
 	case O_PAUSED:
 		o->paused = true;

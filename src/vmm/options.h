@@ -12,6 +12,8 @@
 #define MAX_NETS 8
 #define MAX_DEVICES 32
 #define MAX_SERIALS 4
+#define MAX_CHANNELS 7
+#define MAX_SHARES 8
 
 struct vmm_options {
 	const char *name;
@@ -20,11 +22,17 @@ struct vmm_options {
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 	enum engine_kind engine;
-	bool no_reboot, paused, debug_exit, no_pvpanic, hide_pv, no_translate;
+	bool no_reboot, no_shutdown, paused, debug_exit, no_pvpanic, hide_pv, no_translate, no_native, native_always, lockstep;
+	uint64_t engine_cache; /* --engine soft,cache=SIZE; 0: the default */
 	bool no_rng, no_balloon;
 	const char *serial[MAX_SERIALS]; /* backend texts */
 	unsigned serials;
 	const char *console, *debugcon; /* backend texts or NULL */
+	const char *channel[MAX_CHANNELS]; /* texts as given */
+	unsigned channels;
+	const char *share[MAX_SHARES];
+	unsigned shares;
+	const char *vsock;
 	const char *qmp[4];
 	unsigned qmps;
 	const char *disk[MAX_DISKS], *net[MAX_NETS], *device[MAX_DEVICES]; /* texts as given */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -311,24 +312,75 @@ static int run_passt(struct passt *p, char **argv, int theirs, struct err *err)
 	return 0;
 }
 
-struct netdev *passt_open(struct loop *loop, const struct passt_options *o, struct err *err)
+static struct passt *passt_new(struct loop *loop, struct err *err)
 {
-	const char *program = getenv("KEEL_PASST");
-	char specs[PASST_FORWARDS][96];
-	char *argv[8 + 2 * PASST_FORWARDS];
 	struct passt *p = calloc(1, sizeof(*p));
-	int n = 0, fds[2] = { -1, -1 }, size = 4 << 20;
 
 	if (p)
 		p->tx = malloc(FRAME_MAX + 4);
 	if (!p || !p->tx) {
 		free(p);
-		err_set(err, ENOMEM, "--net: no memory");
+		err_set(err, ENOMEM, "no memory for a network");
 		return NULL;
 	}
 	p->base.ops = &passt_ops;
 	p->loop = loop;
 	p->fd = -1;
+	return p;
+}
+
+/* The socket is there: frames may come. */
+static int watch_socket(struct passt *p, struct err *err)
+{
+	p->events = EPOLLIN;
+	p->watch = loop_fd_add(p->loop, p->fd, EPOLLIN, ready, p, err);
+	p->base.up = true;
+	p->base.mtu = PASST_MTU;
+	return p->watch ? 0 : -err->code;
+}
+
+struct netdev *stream_net_open(struct loop *loop, const char *path, int fd, struct err *err)
+{
+	struct passt *p = passt_new(loop, err);
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int ret = 0, type = 0;
+	socklen_t len = sizeof(type);
+
+	if (!p) {
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	p->fd = fd;
+	if (path && strlen(path) >= sizeof(a.sun_path)) {
+		ret = err_set(err, ENAMETOOLONG, "the path of the socket %s is too long", path);
+	} else if (path) {
+		strcpy(a.sun_path, path);
+		p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (p->fd < 0 || connect(p->fd, (struct sockaddr *)&a, sizeof(a)))
+			ret = err_set_errno(err, errno, "cannot connect to the network at %s", path);
+	} else if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_STREAM) {
+		ret = err_set(err, EINVAL, "descriptor %d is no stream socket", fd);
+	}
+	if (!ret)
+		ret = watch_socket(p, err);
+	if (ret) {
+		passt_free(&p->base);
+		return NULL;
+	}
+	return &p->base;
+}
+
+struct netdev *passt_open(struct loop *loop, const struct passt_options *o, struct err *err)
+{
+	const char *program = getenv("KEEL_PASST");
+	char specs[PASST_FORWARDS][96];
+	char *argv[8 + 2 * PASST_FORWARDS];
+	struct passt *p = passt_new(loop, err);
+	int n = 0, fds[2] = { -1, -1 }, size = 4 << 20;
+
+	if (!p)
+		return NULL;
 	argv[n++] = (char *)(program ? program : "passt");
 	argv[n++] = "--quiet";
 	argv[n++] = "--stderr";
@@ -355,12 +407,8 @@ struct netdev *passt_open(struct loop *loop, const struct passt_options *o, stru
 		goto fail;
 	close(fds[1]);
 	fds[1] = -1;
-	p->events = EPOLLIN;
-	p->watch = loop_fd_add(loop, p->fd, EPOLLIN, ready, p, err);
-	if (!p->watch)
+	if (watch_socket(p, err))
 		goto fail;
-	p->base.up = true;
-	p->base.mtu = PASST_MTU;
 	return &p->base;
 fail:
 	if (fds[1] >= 0)

@@ -16,4 +16,6 @@ struct passt_options {
  * err on failure. It ends when the netdev is freed or Keel dies.
  */
 struct netdev *passt_open(struct loop *loop, const struct passt_options *o, struct err *err);
+/* The same protocol on a socket that somebody else's passt listens at, or on a connected descriptor, which is taken over. */
+struct netdev *stream_net_open(struct loop *loop, const char *path, int fd, struct err *err);
 void netdev_free(struct netdev *n); /* NULL is allowed */

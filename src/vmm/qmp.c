@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The QMP server: sockets, greeting, negotiation, replies and events (QEMU docs/interop/qmp-spec). */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -26,6 +28,7 @@ struct client {
 	struct qmp_frame frame;
 	char *out;
 	size_t out_len, out_room;
+	int passed; /* descriptor that came with the latest bytes, or -1 */
 	struct client *next;
 };
 
@@ -38,6 +41,7 @@ struct qmp_server {
 	} listener[LISTENERS];
 	unsigned listeners, nclients;
 	struct client *clients;
+	struct client *speaker; /* whose command is running */
 };
 
 static void client_free(struct client *c)
@@ -50,6 +54,8 @@ static void client_free(struct client *c)
 	c->server->nclients--;
 	loop_fd_del(c->watch);
 	close(c->fd);
+	if (c->passed >= 0)
+		close(c->passed);
 	qmp_frame_free(&c->frame);
 	free(c->out);
 	free(c);
@@ -123,7 +129,9 @@ static bool word_in(const char *list, const char *word)
 {
 	size_t len = strlen(word);
 
-	for (const char *p = list; p && *p; p += strcspn(p, " "), p += strspn(p, " "))
+	if (!strcmp(list, "*"))
+		return true;
+	for (const char *p = list; *p; p += strcspn(p, " "), p += strspn(p, " "))
 		if (strcspn(p, " ") == len && !strncmp(p, word, len))
 			return true;
 	return false;
@@ -150,9 +158,12 @@ static json_t *run_command(struct client *c, const char *name, json_t *args)
 			return error_value("GenericError", desc);
 		}
 	}
+	c->server->speaker = c;
 	value = cmd->run(c->server->vmm, args, &err);
+	c->server->speaker = NULL;
+	/* ENXIO is how a command says that there is no such device. */
 	if (!value)
-		return error_value("GenericError", err_msg(&err));
+		return error_value(err.code == ENXIO ? "DeviceNotFound" : "GenericError", err_msg(&err));
 	if (negotiate)
 		c->negotiated = true;
 	return json_pack("{s:o}", "return", value);
@@ -230,6 +241,44 @@ static void feed(struct client *c, const char *data, size_t len)
 	}
 }
 
+int qmp_take_fd(struct qmp_server *s)
+{
+	int fd = s->speaker ? s->speaker->passed : -1;
+
+	if (s->speaker)
+		s->speaker->passed = -1;
+	return fd;
+}
+
+/* The newest descriptor counts; nobody may leave them with us without end. */
+static void take_passed(struct client *c, struct msghdr *msg)
+{
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = 0; at + sizeof(int) <= h->cmsg_len - CMSG_LEN(0); at += sizeof(int)) {
+			if (c->passed >= 0)
+				close(c->passed);
+			memcpy(&c->passed, CMSG_DATA(h) + at, sizeof(int));
+		}
+	}
+}
+
+static ssize_t receive(struct client *c, char *buf, size_t len)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(16 * sizeof(int))];
+	} control;
+	struct iovec iov = { buf, len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n > 0)
+		take_passed(c, &msg);
+	return n;
+}
+
 static void client_ready(void *opaque, uint32_t events)
 {
 	struct client *c = opaque;
@@ -239,7 +288,7 @@ static void client_ready(void *opaque, uint32_t events)
 	if (events & EPOLLOUT)
 		flush(c);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-		n = recv(c->fd, buf, sizeof(buf), MSG_DONTWAIT);
+		n = receive(c, buf, sizeof(buf));
 		if (n > 0)
 			feed(c, buf, n);
 		else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -275,6 +324,7 @@ static void listener_ready(void *opaque, uint32_t events)
 		}
 		c->server = s;
 		c->fd = fd;
+		c->passed = -1;
 		c->next = s->clients;
 		s->clients = c;
 		s->nclients++;
@@ -295,24 +345,40 @@ struct qmp_server *qmp_new(struct vmm *v, struct err *err)
 	return s;
 }
 
+/* A listening socket of whoever started us. */
+static int passed_listener(const char *number, struct err *err)
+{
+	int fd, used = 0, listens = 0;
+	socklen_t len = sizeof(listens);
+
+	if (sscanf(number, "%d%n", &fd, &used) != 1 || number[used])
+		return err_set(err, EINVAL, "--qmp: '%s' is not the number of a descriptor", number);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) || !listens)
+		return err_set(err, EINVAL, "--qmp: the descriptor %d is no listening socket", fd);
+	if (fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return err_set_errno(err, errno, "--qmp: cannot use the descriptor %d", fd);
+	return fd;
+}
+
 int qmp_listen(struct qmp_server *s, const char *text, struct err *err)
 {
 	unsigned n = s->listeners;
+	bool passed = !strncmp(text, "fd:", 3);
 	const char *path = text + 5;
 	int fd;
 
-	if (strncmp(text, "unix:", 5) || !*path)
-		return err_set(err, EINVAL, "--qmp: '%s' is not of the form unix:PATH", text);
+	if (!passed && (strncmp(text, "unix:", 5) || !*path))
+		return err_set(err, EINVAL, "--qmp: '%s' is neither unix:PATH nor fd:N", text);
 	if (n == LISTENERS)
 		return err_set(err, EINVAL, "--qmp: at most %d sockets are possible", LISTENERS);
-	fd = unix_listen(path, "--qmp", err);
+	fd = passed ? passed_listener(text + 3, err) : unix_listen(path, "--qmp", err);
 	if (fd < 0)
 		return fd;
 	s->listener[n].fd = fd;
-	s->listener[n].path = strdup(path);
+	s->listener[n].path = passed ? NULL : strdup(path);
 	s->listener[n].watch = loop_fd_add(s->vmm->loop, fd, EPOLLIN, listener_ready, s, err);
 	s->listeners++;
-	return s->listener[n].watch && s->listener[n].path ? 0 : err_set(err, ENOMEM, "--qmp: no memory");
+	return s->listener[n].watch && (passed || s->listener[n].path) ? 0 : err_set(err, ENOMEM, "--qmp: no memory");
 }
 
 void qmp_free(struct qmp_server *s)

@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "device/balloon.h"
-#include "machine/pci.h"
 #include "vmm/vmm.h"
+
+static const struct qmp_command *const tables[] = { qmp_commands, qmp_block_commands, qmp_chardev_commands, qmp_tray_commands, qmp_device_commands, qmp_fd_commands };
 
 static json_t *done(void)
 {
@@ -66,87 +67,6 @@ static json_t *cmd_cpus(struct vmm *v, json_t *args, struct err *err)
 	return list;
 }
 
-static json_t *cmd_block(struct vmm *v, json_t *args, struct err *err)
-{
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < v->disks; i++) {
-		struct vmm_disk *d = &v->disk[i];
-		json_t *image = json_pack("{s:s,s:s,s:I,s:I}", "filename", d->path, "format", block_format(d->block),
-					  "virtual-size", (json_int_t)block_size(d->block), "actual-size",
-					  (json_int_t)block_size(d->block));
-		json_t *inserted = json_pack("{s:s,s:s,s:s,s:b,s:b,s:o}", "node-name", d->device_id, "file", d->path, "drv",
-					     block_format(d->block), "ro", block_readonly(d->block), "encrypted", 0, "image",
-					     image);
-
-		json_array_append_new(list, json_pack("{s:s,s:s,s:b,s:b,s:s,s:s,s:o}", "device", d->device_id, "qdev",
-						      d->device_id, "locked", 0, "removable", 0, "type", "unknown", "io-status",
-						      "ok", "inserted", inserted));
-	}
-	return list;
-}
-
-static json_t *cmd_blockstats(struct vmm *v, json_t *args, struct err *err)
-{
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < v->disks; i++) {
-		struct block_stats s;
-
-		block_get_stats(v->disk[i].block, &s);
-		json_array_append_new(
-			list, json_pack("{s:s,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}}", "device", v->disk[i].device_id, "stats",
-					"rd_bytes", (json_int_t)s.rd_bytes, "wr_bytes", (json_int_t)s.wr_bytes, "rd_operations",
-					(json_int_t)s.rd_ops, "wr_operations", (json_int_t)s.wr_ops, "flush_operations",
-					(json_int_t)s.flush_ops, "rd_total_time_ns", (json_int_t)s.rd_ns, "wr_total_time_ns",
-					(json_int_t)s.wr_ns, "flush_total_time_ns", (json_int_t)s.flush_ns,
-					"failed_operations", (json_int_t)s.failed));
-	}
-	return list;
-}
-
-struct pci_list {
-	json_t *list;
-};
-
-static json_t *pci_regions(struct pci_device *p)
-{
-	json_t *regions = json_array();
-
-	for (int i = 0; i < 6; i++) {
-		struct pci_bar *b = &p->bar[i];
-
-		if (!b->size)
-			continue;
-		json_array_append_new(regions, json_pack("{s:i,s:s,s:I,s:I,s:b,s:b}", "bar", i, "type", b->io ? "io" : "memory",
-							 "size", (json_int_t)b->size, "address",
-							 (json_int_t)(b->mapped ? b->range.base : (uint64_t)-1), "prefetch",
-							 b->prefetch, "mem_type_64", b->mem64));
-	}
-	return regions;
-}
-
-static void pci_one(struct pci_device *p, unsigned bus, void *opaque)
-{
-	struct pci_list *l = opaque;
-	uint16_t class = pci_get16(p->config + 0x0a);
-
-	json_array_append_new(l->list,
-			      json_pack("{s:i,s:i,s:i,s:{s:i,s:s},s:{s:i,s:i},s:i,s:i,s:s,s:o}", "bus", bus, "slot", p->devfn >> 3,
-					"function", p->devfn & 7, "class_info", "class", class, "desc", p->dev.cls->name, "id",
-					"vendor", pci_get16(p->config), "device", pci_get16(p->config + 2), "irq",
-					p->config[0x3c], "irq_pin", p->config[0x3d], "qdev_id", p->dev.id, "regions",
-					pci_regions(p)));
-}
-
-static json_t *cmd_pci(struct vmm *v, json_t *args, struct err *err)
-{
-	struct pci_list l = { json_array() };
-
-	pci_for_each(v->machine, pci_one, &l);
-	return json_pack("[{s:i,s:o}]", "bus", 0, "devices", l.list);
-}
-
 static json_t *cmd_kvm(struct vmm *v, json_t *args, struct err *err)
 {
 	struct engine_stats s;
@@ -162,17 +82,20 @@ static json_t *cmd_engine(struct vmm *v, json_t *args, struct err *err)
 	struct engine_stats s;
 
 	engine_get_stats(v->machine->engine, &s);
-	return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I}", "engine", v->engine == ENGINE_KVM ? "kvm" : "soft", "instructions",
+	return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "engine", v->engine == ENGINE_KVM ? "kvm" : "soft", "instructions",
 			 (json_int_t)s.instructions, "handovers", (json_int_t)s.handovers, "blocks-decoded",
-			 (json_int_t)s.blocks_decoded, "tlb-misses", (json_int_t)s.tlb_misses, "exits", (json_int_t)s.exits);
+			 (json_int_t)s.blocks_decoded, "tlb-misses", (json_int_t)s.tlb_misses, "exits", (json_int_t)s.exits,
+			 "cache-limit", (json_int_t)s.cache_limit, "cache-used", (json_int_t)s.cache_used, "cache-flushes",
+			 (json_int_t)s.cache_flushes, "native-stretches", (json_int_t)s.native_stretches, "native-us", (json_int_t)s.native_us);
 }
 
 static json_t *cmd_commands(struct vmm *v, json_t *args, struct err *err)
 {
 	json_t *list = json_array();
 
-	for (const struct qmp_command *c = qmp_commands; c->name; c++)
-		json_array_append_new(list, json_pack("{s:s}", "name", c->name));
+	for (unsigned i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		for (const struct qmp_command *c = tables[i]; c->name; c++)
+			json_array_append_new(list, json_pack("{s:s}", "name", c->name));
 	return list;
 }
 
@@ -250,14 +173,11 @@ const struct qmp_command qmp_commands[] = {
 	{ "human-monitor-command", "command-line cpu-index", cmd_hmp },
 	{ "qmp_capabilities", "enable", cmd_capabilities },
 	{ "query-balloon", "", cmd_query_balloon },
-	{ "query-block", "", cmd_block },
-	{ "query-blockstats", "query-nodes", cmd_blockstats },
 	{ "query-commands", "", cmd_commands },
 	{ "query-cpus-fast", "", cmd_cpus },
 	{ "query-engine", "", cmd_engine },
 	{ "query-kvm", "", cmd_kvm },
 	{ "query-name", "", cmd_name },
-	{ "query-pci", "", cmd_pci },
 	{ "query-status", "", cmd_status },
 	{ "query-uuid", "", cmd_uuid },
 	{ "query-version", "", cmd_version },
@@ -270,8 +190,9 @@ const struct qmp_command qmp_commands[] = {
 
 const struct qmp_command *qmp_command_find(const char *name)
 {
-	for (const struct qmp_command *c = qmp_commands; c->name; c++)
-		if (!strcmp(c->name, name))
-			return c;
+	for (unsigned i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		for (const struct qmp_command *c = tables[i]; c->name; c++)
+			if (!strcmp(c->name, name))
+				return c;
 	return NULL;
 }

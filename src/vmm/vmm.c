@@ -15,7 +15,6 @@
 #include "device/fw_cfg.h"
 #include "util/log.h"
 #include "vmm/chardev.h"
-#include "vmm/passt.h"
 
 /* ---- Events of the machine ----------------------------------------------- */
 
@@ -27,7 +26,7 @@ const char *vmm_status(const struct vmm *v)
 	case MACHINE_RUNNING:
 		return "running";
 	case MACHINE_PAUSED:
-		return "paused";
+		return v->io_error ? "io-error" : "paused";
 	default:
 		return v->panicked ? "guest-panicked" : "shutdown";
 	}
@@ -41,6 +40,19 @@ void vmm_quit(struct vmm *v, int status, bool by_guest, const char *reason)
 	machine_pause(v->machine);
 	qmp_event(v->qmp, "SHUTDOWN", json_pack("{s:b,s:s}", "guest", by_guest, "reason", reason));
 	loop_quit(v->loop, status);
+}
+
+/* The guest has ended by itself. */
+static void guest_ended(struct vmm *v, int status, const char *reason)
+{
+	if (!v->options->no_shutdown) {
+		vmm_quit(v, status, true, reason);
+		return;
+	}
+	machine_pause(v->machine);
+	v->machine->state = MACHINE_ENDED;
+	qmp_event(v->qmp, "SHUTDOWN", json_pack("{s:b,s:s}", "guest", true, "reason", reason));
+	qmp_event(v->qmp, "STOP", NULL);
 }
 
 void vmm_stop(struct vmm *v)
@@ -67,6 +79,7 @@ int vmm_cont(struct vmm *v, struct err *err)
 		return err_set(err, EPERM, "Resetting the Virtual Machine is required");
 	if (vmm_prepare(v, err) || machine_start(v->machine, err))
 		return -err->code;
+	v->io_error = false;
 	qmp_event(v->qmp, "RESUME", NULL);
 	return 0;
 }
@@ -77,11 +90,12 @@ int vmm_reset(struct vmm *v, bool by_guest, struct err *err)
 	int ret;
 
 	machine_pause(v->machine);
+	vmm_plug_reset(v);
 	ret = machine_reset(v->machine, err);
 	if (ret)
 		return ret;
 	v->prepared = true;
-	v->panicked = false;
+	v->panicked = v->io_error = false;
 	qmp_event(v->qmp, "RESET", json_pack("{s:b,s:s}", "guest", by_guest, "reason",
 					     by_guest ? "guest-reset" : "host-qmp-system-reset"));
 	return run ? machine_start(v->machine, err) : 0;
@@ -98,7 +112,7 @@ static void guest_reset(struct vmm *v)
 	struct err err = ERR_INIT;
 
 	if (v->options->no_reboot) {
-		vmm_quit(v, v->panicked ? VMM_CRASHED : VMM_OFF, true, "guest-reset");
+		guest_ended(v, v->panicked ? VMM_CRASHED : VMM_OFF, "guest-reset");
 	} else if (vmm_reset(v, true, &err)) {
 		log_line(LOG_ERROR, "cannot reset the machine: %s", err_msg(&err));
 		vmm_quit(v, VMM_FAILED, true, "guest-reset");
@@ -115,7 +129,7 @@ static void guest_panicked(struct vmm *v, uint32_t bits)
 	log_line(LOG_ERROR, "%s: the guest's kernel panicked", v->options->name);
 	v->panicked = true;
 	qmp_event(v->qmp, "GUEST_PANICKED", json_pack("{s:s}", "action", "poweroff"));
-	vmm_quit(v, VMM_CRASHED, true, "guest-panic");
+	guest_ended(v, VMM_CRASHED, "guest-panic");
 }
 
 static void machine_event(void *opaque, enum machine_stop what, uint32_t arg, const char *why)
@@ -124,14 +138,15 @@ static void machine_event(void *opaque, enum machine_stop what, uint32_t arg, co
 
 	switch (what) {
 	case MACHINE_SHUTDOWN_GUEST:
-		vmm_quit(v, VMM_OFF, true, "guest-shutdown");
+		guest_ended(v, VMM_OFF, "guest-shutdown");
 		break;
 	case MACHINE_RESET_GUEST:
 		guest_reset(v);
 		break;
 	case MACHINE_TRIPLE_FAULT:
 		log_line(LOG_ERROR, "%s: the guest crashed: vCPU %u shut down after a triple fault", v->options->name, arg);
-		vmm_quit(v, VMM_CRASHED, true, "guest-panic");
+		v->panicked = true;
+		guest_ended(v, VMM_CRASHED, "guest-panic");
 		break;
 	case MACHINE_PANICKED:
 		guest_panicked(v, arg);
@@ -168,7 +183,7 @@ static void balloon_changed(void *opaque, uint64_t actual)
 
 /* ---- Building ------------------------------------------------------------ */
 
-static void escape_typed(void *opaque)
+void vmm_escape(void *opaque)
 {
 	vmm_quit(opaque, VMM_OFF, false, "host-ui");
 }
@@ -212,195 +227,44 @@ static int open_chardevs(struct vmm *v, struct err *err)
 	if (!o->serials && ((o->console && !strcmp(o->console, first)) || (o->debugcon && !strcmp(o->debugcon, first))))
 		n = 0;
 	for (unsigned i = 0; i < n; i++) {
-		v->serial[i] = chardev_open(v->loop, "--serial", serial[i], escape_typed, v, err);
+		v->serial[i] = chardev_open(v->loop, "--serial", serial[i], vmm_escape, v, err);
 		if (!v->serial[i])
 			return -err->code;
 	}
-	if (o->console) {
-		v->console = chardev_open(v->loop, "--console", o->console, escape_typed, v, err);
-		if (!v->console)
-			return -err->code;
-	}
 	if (o->debugcon) {
-		v->debugcon = chardev_open(v->loop, "--debugcon", o->debugcon, escape_typed, v, err);
+		v->debugcon = chardev_open(v->loop, "--debugcon", o->debugcon, vmm_escape, v, err);
 		if (!v->debugcon)
 			return -err->code;
 	}
 	return 0;
 }
 
-/* "on" and "off" of an option's setting. */
-static int parse_switch(const char *option, const struct option_pair *p, bool *value, struct err *err)
-{
-	*value = !strcmp(p->value, "on");
-	if (!*value && strcmp(p->value, "off"))
-		return err_set(err, EINVAL, "%s: %s must be on or off, not '%s'", option, p->key, p->value);
-	return 0;
-}
-
-static int parse_cache(const char *text, enum block_cache *cache, struct err *err)
-{
-	static const char *const names[] = {
-		[BLOCK_CACHE_WRITEBACK] = "writeback", [BLOCK_CACHE_NONE] = "none", [BLOCK_CACHE_WRITETHROUGH] = "writethrough",
-		[BLOCK_CACHE_DIRECTSYNC] = "directsync", [BLOCK_CACHE_UNSAFE] = "unsafe",
-	};
-
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (!strcmp(names[i], text)) {
-			*cache = i;
-			return 0;
-		}
-	}
-	return err_set(err, EINVAL, "--disk: there is no cache mode '%s'; use writeback, none, writethrough, directsync or unsafe",
-		       text);
-}
-
-static int disk_setting(const struct option_pair *p, struct block_options *b, const char **serial, struct err *err)
-{
-	if (!strcmp(p->key, "file"))
-		b->path = p->value;
-	else if (!strcmp(p->key, "format"))
-		b->format = p->value;
-	else if (!strcmp(p->key, "serial"))
-		*serial = p->value;
-	else if (!strcmp(p->key, "readonly"))
-		return parse_switch("--disk", p, &b->readonly, err);
-	else if (!strcmp(p->key, "cache"))
-		return parse_cache(p->value, &b->cache, err);
-	else
-		return err_set(err, EINVAL, "--disk: there is no setting '%s'; use format, readonly, cache or serial", p->key);
-	return 0;
-}
-
-static int add_disk(struct vmm *v, const struct block_options *b, const char *serial, struct err *err)
-{
-	struct vmm_disk *disk = &v->disk[v->disks];
-	struct device *d;
-	char id[16];
-	int ret = 0;
-
-	disk->block = block_open(b, err);
-	if (!disk->block)
-		return err_prefix(err, "--disk");
-	snprintf(id, sizeof(id), "disk%u", v->disks++);
-	disk->device_id = strdup(id);
-	disk->path = strdup(b->path);
-	d = device_new(v->machine, device_class_find("virtio-blk-pci"), id, err);
-	if (!disk->device_id || !disk->path || !d)
-		return err_set(err, ENOMEM, "--disk: no memory");
-	device_set_ptr(d, "drive", disk->block);
-	if (serial)
-		ret = device_set(d, "serial", serial, err);
-	if (ret) {
-		device_free(d);
-		return ret;
-	}
-	return device_realize(d, err);
-}
-
-static int open_disk(struct vmm *v, const char *text, struct err *err)
-{
-	struct option_pair pairs[8];
-	struct block_options b = { .fd = -1 };
-	const char *serial = NULL;
-	int n = options_split("--disk", text, "file", pairs, 8, err), ret = 0;
-
-	if (n < 0)
-		return n;
-	for (int i = 0; i < n && !ret; i++)
-		ret = disk_setting(&pairs[i], &b, &serial, err);
-	if (!ret && !b.path)
-		ret = err_set(err, EINVAL, "--disk: no file is named in '%s'", text);
-	if (!ret)
-		ret = add_disk(v, &b, serial, err);
-	options_split_free(pairs, n);
-	return ret;
-}
-
-static int add_net(struct vmm *v, const struct passt_options *p, const char *mac, struct err *err)
-{
-	struct device *d;
-	char id[16];
-	int ret = 0;
-
-	snprintf(id, sizeof(id), "net%u", v->nets);
-	v->net[v->nets] = passt_open(v->loop, p, err);
-	if (!v->net[v->nets])
-		return -err->code;
-	d = device_new(v->machine, device_class_find("virtio-net-pci"), id, err);
-	if (!d)
-		return -err->code;
-	device_set_ptr(d, "netdev", v->net[v->nets++]);
-	if (mac)
-		ret = device_set(d, "mac", mac, err);
-	if (ret) {
-		device_free(d);
-		return ret;
-	}
-	return device_realize(d, err);
-}
-
-static int open_net(struct vmm *v, const char *text, struct err *err)
-{
-	struct option_pair pairs[PASST_FORWARDS + 4];
-	struct passt_options p = { 0 };
-	const char *mac = NULL, *kind = NULL;
-	int n = options_split("--net", text, "kind", pairs, PASST_FORWARDS + 4, err), ret = 0;
-
-	if (n < 0)
-		return n;
-	for (int i = 0; i < n && !ret; i++) {
-		if (!strcmp(pairs[i].key, "kind"))
-			kind = pairs[i].value;
-		else if (!strcmp(pairs[i].key, "mac"))
-			mac = pairs[i].value;
-		else if (strcmp(pairs[i].key, "hostfwd"))
-			ret = err_set(err, EINVAL, "--net: there is no setting '%s'; use mac or hostfwd", pairs[i].key);
-		else if (p.forwards == PASST_FORWARDS)
-			ret = err_set(err, EINVAL, "--net: at most %d port forwards are possible", PASST_FORWARDS);
-		else
-			p.forward[p.forwards++] = pairs[i].value;
-	}
-	if (!ret && (!kind || (strcmp(kind, "user") && strcmp(kind, "none"))))
-		ret = err_set(err, EINVAL, "--net: '%s' is neither none nor user", kind ? kind : text);
-	if (!ret && strcmp(kind, "none"))
-		ret = add_net(v, &p, mac, err);
-	options_split_free(pairs, n);
-	return ret;
-}
-
 static int open_device(struct vmm *v, const char *text, struct err *err)
 {
 	struct option_pair pairs[16];
-	const struct device_class *cls = NULL;
-	const char *id = NULL;
-	struct device *d;
-	int n = options_split("--device", text, "driver", pairs, 16, err), ret = 0;
+	const char *driver = NULL;
+	int n = options_split("--device", text, "driver", pairs, 16, err), ret;
 
 	if (n < 0)
 		return n;
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		if (!strcmp(pairs[i].key, "driver"))
-			cls = device_class_find(pairs[i].value);
-		if (!strcmp(pairs[i].key, "id"))
-			id = pairs[i].value;
-	}
-	if (!cls) {
-		ret = err_set(err, ENOENT, "--device: there is no device class '%s'", pairs[0].value);
-		options_split_free(pairs, n);
-		return ret;
-	}
-	d = device_new(v->machine, cls, id, err);
-	ret = d ? 0 : -err->code;
-	for (int i = 0; i < n && !ret; i++)
-		if (strcmp(pairs[i].key, "driver") && strcmp(pairs[i].key, "id"))
-			ret = device_set(d, pairs[i].key, pairs[i].value, err);
-	if (ret && d)
-		device_free(d);
-	if (!ret)
-		ret = device_realize(d, err);
+			driver = pairs[i].value;
+	ret = driver ? vmm_plug(v, driver, pairs, n, err) : err_set(err, EINVAL, "no device class is named in '%s'", text);
 	options_split_free(pairs, n);
 	return ret ? err_prefix(err, "--device") : 0;
+}
+
+static int open_vsock(struct vmm *v, const char *text, struct err *err)
+{
+	struct option_pair pairs[16];
+	int n = options_split("--vsock", text, NULL, pairs, 16, err), ret;
+
+	if (n < 0)
+		return n;
+	ret = vmm_plug(v, "virtio-vsock-pci", pairs, n, err);
+	options_split_free(pairs, n);
+	return ret ? err_prefix(err, "--vsock") : 0;
 }
 
 static int add_devices(struct vmm *v, struct err *err)
@@ -414,18 +278,18 @@ static int add_devices(struct vmm *v, struct err *err)
 	if (o->firmware)
 		q.debug_port = 0x402; /* where SeaBIOS and OVMF print */
 	ret = q35_init(v->machine, &q, err);
+	if (!ret)
+		vmm_plug_init(v);
 	for (unsigned i = 0; i < o->disks && !ret; i++)
-		ret = open_disk(v, o->disk[i], err);
+		ret = vmm_disk_option(v, o->disk[i], err);
 	for (unsigned i = 0; i < o->nets && !ret; i++)
-		ret = open_net(v, o->net[i], err);
-	if (!ret && v->console) {
-		struct device *d = device_new(v->machine, device_class_find("virtio-serial-pci"), "console0", err);
-
-		if (!d)
-			return -err->code;
-		device_set_ptr(d, "chardev", v->console);
-		ret = device_realize(d, err);
-	}
+		ret = vmm_net_option(v, o->net[i], err);
+	if (!ret)
+		ret = vmm_console_options(v, err);
+	if (!ret && o->vsock)
+		ret = open_vsock(v, o->vsock, err);
+	for (unsigned i = 0; i < o->shares && !ret; i++)
+		ret = vmm_share_option(v, o->share[i], err);
 	if (!ret && !o->no_rng && !device_add(v->machine, "virtio-rng-pci", "rng0", err, NULL))
 		ret = -err->code;
 	if (!ret && !o->no_balloon) {
@@ -551,7 +415,8 @@ static int setup_boot(struct vmm *v, struct err *err)
 int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, struct err *err)
 {
 	struct machine_config mc = { .name = o->name, .memory = o->memory, .cpus = o->cpus, .hide_pv = o->hide_pv,
-				    .no_translate = o->no_translate, .loop = loop,
+				    .no_translate = o->no_translate, .no_native = o->no_native, .native_always = o->native_always,
+				    .lockstep = o->lockstep, .engine_cache = o->engine_cache, .loop = loop,
 				     .owner = { machine_event, v } };
 	int ret;
 
@@ -583,16 +448,13 @@ void vmm_free(struct vmm *v)
 {
 	qmp_free(v->qmp);
 	machine_free(v->machine);
-	for (unsigned i = 0; i < v->disks; i++) {
-		block_close(v->disk[i].block);
-		free(v->disk[i].device_id);
-		free(v->disk[i].path);
-	}
-	for (unsigned i = 0; i < MAX_NETS; i++)
-		netdev_free(v->net[i]);
+	vmm_plugs_free(v);
+	vmm_nodes_free(v);
+	vmm_nets_free(v);
+	vmm_fds_free(v);
 	for (unsigned i = 0; i < MAX_SERIALS; i++)
 		chardev_free(v->serial[i]);
-	chardev_free(v->console);
+	vmm_chardevs_free(v);
 	chardev_free(v->debugcon);
 }
 

@@ -10,14 +10,10 @@
 #include "machine/backend.h"
 #include "machine/machine.h"
 #include "vmm/options.h"
+#include "vmm/plug.h"
 
 /* Exit statuses of keel-vmm and keel run. */
 enum { VMM_OFF = 0, VMM_FAILED = 1, VMM_USAGE = 2, VMM_CRASHED = 3 };
-
-struct vmm_disk {
-	char *device_id, *path;
-	struct block *block;
-};
 
 struct qmp_server;
 
@@ -26,16 +22,20 @@ struct vmm {
 	struct loop *loop;
 	struct machine *machine;
 	enum engine_kind engine;
-	struct chardev *serial[MAX_SERIALS], *console, *debugcon;
-	struct netdev *net[MAX_NETS];
-	struct vmm_disk disk[MAX_DISKS];
-	unsigned disks, nets;
+	struct chardev *serial[MAX_SERIALS], *debugcon;
+	struct vmm_node *nodes;
+	struct vmm_net *nets;
+	struct vmm_chardev *chardevs;
+	struct vmm_plug *plugs;
+	struct vmm_fd *fds;
+	unsigned disks, cards, media; /* made so far by --disk, --net and blockdev-change-medium */
 	struct device *balloon; /* or NULL */
 	struct timer *balloon_timer;
 	uint64_t balloon_told;  /* when the last event went out */
 	struct qmp_server *qmp;
 	bool prepared;   /* the first reset is done: kernel and tables are in guest memory */
 	bool panicked;   /* since the last reset */
+	bool io_error;   /* a disk's error stopped it */
 	bool ended;      /* the machine has ended; only quit remains */
 };
 
@@ -57,12 +57,13 @@ int vmm_cont(struct vmm *v, struct err *err);
 int vmm_reset(struct vmm *v, bool by_guest, struct err *err); /* emits RESET */
 void vmm_powerdown(struct vmm *v);                 /* emits POWERDOWN when the button was pressed */
 void vmm_quit(struct vmm *v, int status, bool by_guest, const char *reason); /* emits SHUTDOWN */
+void vmm_escape(void *opaque); /* somebody at a terminal typed Ctrl-]; a struct vmm */
 const char *vmm_status(const struct vmm *v);       /* QMP's RunState */
 
 /* ---- QMP (qmp.c: the socket; qmp_commands.c: what can be said) ------------ */
 
 struct qmp_server *qmp_new(struct vmm *v, struct err *err);
-int qmp_listen(struct qmp_server *s, const char *text, struct err *err); /* "unix:PATH" */
+int qmp_listen(struct qmp_server *s, const char *text, struct err *err); /* "unix:PATH" or "fd:N" */
 void qmp_free(struct qmp_server *s); /* sends what is pending, for up to a second */
 /* Send an event to all clients that have negotiated. Takes `data` (NULL: none). */
 void qmp_event(struct qmp_server *s, const char *name, json_t *data);
@@ -74,11 +75,14 @@ void qmp_event(struct qmp_server *s, const char *name, json_t *data);
  */
 struct qmp_command {
 	const char *name;
-	const char *args_known;
+	const char *args_known; /* "*": any */
 	json_t *(*run)(struct vmm *v, json_t *args, struct err *err);
 };
 const struct qmp_command *qmp_command_find(const char *name);
-extern const struct qmp_command qmp_commands[]; /* ends with name == NULL */
+/* Tables end with name == NULL. */
+extern const struct qmp_command qmp_commands[], qmp_block_commands[], qmp_chardev_commands[], qmp_tray_commands[], qmp_device_commands[], qmp_fd_commands[];
+/* The descriptor that came with the command now running; the caller's. -1: none came. */
+int qmp_take_fd(struct qmp_server *s);
 
 /* "info registers" and others of the human monitor: the text, malloced, or NULL and err. */
 char *hmp_run(struct vmm *v, const char *line, struct err *err);

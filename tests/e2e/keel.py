@@ -46,7 +46,7 @@ class QMP:
                 return message
             self.events.append(message)
 
-    def command(self, name, **args):
+    def command(self, name, /, **args):
         request = {"execute": name}
         if args:
             request["arguments"] = {k.replace("_", "-"): v for k, v in args.items()}
@@ -77,7 +77,8 @@ class QMP:
 
 
 class Guest:
-    def __init__(self, build, scratch, *args, run=None, append="", kernel=True, qmp=True, engine="soft", program="keel"):
+    def __init__(self, build, scratch, *args, run=None, append="", kernel=True, qmp=True, engine="soft", program="keel",
+                 prefix=()):
         self.build, self.scratch = build, scratch
         self.qmp_path = scratch / f"q{id(self) % 100000}"
         command = [str(build / "bin" / program)] + (["run"] if program == "keel" else [])
@@ -88,7 +89,7 @@ class Guest:
             command += ["--qmp", f"unix:{self.qmp_path}"]
         if engine:
             command += ["--engine", engine]
-        self.command = command + list(map(str, args))
+        self.command = list(prefix) + command + list(map(str, args))
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
         self.output, self.lines = [], queue.Queue()

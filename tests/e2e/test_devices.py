@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """virtio devices seen from a Debian kernel: disk, network, console, balloon, entropy."""
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -146,3 +147,96 @@ def test_every_kind_of_ring_under_a_real_driver(guest, ring):
     g = guest("--no-rng", "--device", f"virtio-rng-pci,{ring}", run="rng")
     assert g.expect("rng") == "virtio_rng.0 65536"
     assert g.wait() == 0
+
+
+def test_named_ports(guest, scratch):
+    """Channels as guest agents use them, and the event that tells when one listens."""
+    path = scratch / "agent"
+    g = guest("--channel", f"unix:{path},name=org.qemu.guest_agent.0,id=agent0", "--channel", "null,name=org.other.0",
+              "--paused", run="channel")
+    q = g.qmp
+    assert [c["label"] for c in q.command("query-chardev")] == ["agent0", "channel1"]
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(60)
+    client.connect(str(path))
+    q.command("cont")
+    assert sorted(g.expect("ports").split()) == ["org.other.0", "org.qemu.guest_agent.0"]
+    g.expect("open")
+    assert q.event("VSERPORT_CHANGE")["data"] == {"id": "agent0", "open": True}
+    client.sendall(b"hello\n")
+    got = b""
+    while b"\n" not in got:
+        got += client.recv(100)
+    assert got.strip() == b"you said hello"
+    assert q.event("VSERPORT_CHANGE")["data"] == {"id": "agent0", "open": False}
+    assert g.wait() == 0
+
+
+def small_fs(scratch):
+    """Words that run a command where scratch/small is a file system of 8 MiB, or a skip."""
+    (scratch / "small").mkdir()
+    words = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs -o size=8m none {scratch}/small && exec \"$@\"", "sh"]
+    if os.geteuid() or subprocess.run(words + ["true"]).returncode:
+        pytest.skip("cannot mount a file system of its own here")
+    return words
+
+
+def test_full_disk_stops_the_guest_and_nothing_is_lost(guest, scratch):
+    words = small_fs(scratch) + ["sh", "-c", f"truncate -s 16M {scratch}/small/disk && exec \"$@\"", "sh"]
+    g = guest("--disk", f"{scratch}/small/disk,format=raw", run="fill", prefix=words)
+    event = g.qmp.event("BLOCK_IO_ERROR")["data"]
+    assert (event["device"], event["operation"], event["action"], event["nospace"]) == ("disk0", "write", "stop", True)
+    g.qmp.event("STOP")
+    assert g.qmp.command("query-status")["status"] == "io-error"
+    assert g.qmp.command("query-block")[0]["io-status"] == "nospace"
+    # Going on without more room stops it again.
+    g.qmp.command("cont")
+    g.qmp.event("STOP")
+    subprocess.run(["nsenter", "-t", str(g.process.pid), "-m", "mount", "-o", "remount,size=64m", f"{scratch}/small"], check=True)
+    g.qmp.command("cont")
+    assert g.expect("write") == "0"
+    wrote, read = g.expect("sums").split()
+    assert wrote == read
+    assert g.wait() == 0
+
+
+def test_errors_that_are_reported(guest, scratch):
+    words = small_fs(scratch) + ["sh", "-c", f"truncate -s 16M {scratch}/small/disk && exec \"$@\"", "sh"]
+    g = guest("--disk", f"{scratch}/small/disk,format=raw,werror=report", run="fill", prefix=words)
+    assert g.qmp.event("BLOCK_IO_ERROR")["data"]["action"] == "report"
+    assert int(g.expect("write")) > 0
+    assert g.qmp.command("query-status")["running"]
+    wrote, read = g.expect("sums").split()
+    assert wrote != read
+    assert g.wait() == 0
+
+
+def test_throttle(guest, scratch):
+    image = scratch / "disk.raw"
+    with open(image, "wb") as f:
+        f.truncate(16 << 20)
+    path = scratch / "go"
+    g = guest("--disk", f"{image},format=raw", "--serial", "stdio", "--serial", f"unix:{path}", run="speed")
+    g.expect("speed")
+    go = socket.socket(socket.AF_UNIX)
+    go.connect(str(path))
+    none = {k: 0 for k in ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")}
+
+    def limit(**limits):
+        g.qmp.raw(json.dumps({"execute": "block_set_io_throttle", "arguments": {"id": "disk0", **limits}}).encode())
+        return g.qmp.reply()
+
+    def seconds():
+        go.sendall(b"go\n")
+        start, end = map(float, g.expect("took").split())
+        return end - start
+
+    assert seconds() < 1.5
+    assert limit(**{**none, "bps_wr": 2 << 20}) == {"return": {}}
+    inserted = g.qmp.command("query-block")[0]["inserted"]
+    assert inserted["bps_wr"] == 2 << 20 and inserted["group"] == "disk0"
+    assert 1.6 < seconds() < 10  # 4 MiB at 2 MiB a second, of which a part is a burst
+    assert limit(**none) == {"return": {}}
+    assert g.qmp.command("query-block")[0]["inserted"]["bps_wr"] == 0
+    assert seconds() < 1.5
+    assert "bps_rd" in limit(bps=0)["error"]["desc"]

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is plugged into the machine and what stands behind it: block nodes
+ * (nodes.c), networks (nets.c), objects (objects.c) and the devices on them,
+ * from the command line and from QMP (plug.c). Main loop's thread.
+ */
+#pragma once
+#include <jansson.h>
+
+#include "image/block.h"
+#include "machine/backend.h"
+#include "machine/device.h"
+#include "vmm/options.h"
+
+struct vmm;
+
+/* ---- Descriptors that clients passed (QMP getfd, add-fd) ------------------ */
+
+struct vmm_fd {
+	char *name; /* getfd; NULL: member of a set */
+	int64_t set;
+	int fd;
+	struct vmm_fd *next;
+};
+/* A descriptor by getfd's name, or by number as it was inherited; the caller's from then on. -errno and err. */
+int vmm_fd_take(struct vmm *v, const char *name, struct err *err);
+/* A duplicate of a set's descriptor that is open for writing, or at least reading. -errno and err. */
+int vmm_fdset_dup(struct vmm *v, int64_t set, bool write, struct err *err);
+void vmm_fds_free(struct vmm *v);
+
+/* ---- Block nodes ---------------------------------------------------------- */
+
+struct vmm_node {
+	char *name, *path, *driver; /* driver as in blockdev-add: raw, qcow2, file, host_device */
+	struct block *block;        /* NULL: a file that nothing has opened yet */
+	struct vmm_node *file;      /* the node below, or NULL */
+	bool readonly, direct, no_flush, auto_readonly, ignore_discard;
+	bool own;                   /* goes with its user: made by --disk, or inside of its parent's blockdev-add */
+	unsigned users;             /* devices and nodes above */
+	struct vmm_node *next;
+};
+struct vmm_node *vmm_node_find(struct vmm *v, const char *name);
+/* Open an image as node `name`. NULL and err on failure. */
+struct vmm_node *vmm_node_open(struct vmm *v, const char *name, const struct block_options *o, struct err *err);
+/* --disk's text: a node and a disk on it. */
+int vmm_disk_option(struct vmm *v, const char *text, struct err *err);
+/* blockdev-add's arguments. */
+int vmm_node_add(struct vmm *v, json_t *args, struct err *err);
+int vmm_node_del(struct vmm *v, const char *name, struct err *err);
+/* For a device: opens it if need be; -EBUSY if it has a user. vmm_node_put() ends it. */
+int vmm_node_get(struct vmm *v, struct vmm_node *n, struct err *err);
+void vmm_node_put(struct vmm *v, struct vmm_node *n);
+void vmm_nodes_free(struct vmm *v);
+
+/* ---- Networks ------------------------------------------------------------- */
+
+struct vmm_net {
+	char *id;
+	const char *type; /* as in netdev_add */
+	struct netdev *netdev;
+	struct vmm_plug *user;
+	bool own; /* goes with its device: made by --net */
+	struct vmm_net *next;
+};
+struct vmm_net *vmm_net_find(struct vmm *v, const char *id);
+/* Take a back end in. Frees it on failure. */
+struct vmm_net *vmm_net_new(struct vmm *v, const char *id, const char *type, struct netdev *nd, struct err *err);
+/* netdev_add's arguments. */
+int vmm_net_add(struct vmm *v, json_t *args, struct err *err);
+/* --net's text: a network and a card on it. */
+int vmm_net_option(struct vmm *v, const char *text, struct err *err);
+int vmm_net_del(struct vmm *v, const char *id, struct err *err);
+void vmm_nets_free(struct vmm *v);
+
+/* ---- Character back ends --------------------------------------------------- */
+
+struct vmm_chardev {
+	char *id, *backend; /* backend as --serial's */
+	struct chardev *chardev;
+	bool is_channel;    /* of --channel: this port of the controller */
+	unsigned port;
+	struct vmm_chardev *next;
+};
+struct vmm_chardev *vmm_chardev_find(struct vmm *v, const char *id);
+struct vmm_chardev *vmm_chardev_new(struct vmm *v, const char *id, const char *backend, const char *option, struct err *err);
+/* The virtio-serial controller of --console and --channel. */
+int vmm_console_options(struct vmm *v, struct err *err);
+void vmm_chardevs_free(struct vmm *v);
+
+/* --share's text: virtiofsd and a device before it. */
+int vmm_share_option(struct vmm *v, const char *text, struct err *err);
+
+/* ---- Devices -------------------------------------------------------------- */
+
+/* A device that has a back end, or came by device_add or --device. */
+struct vmm_plug {
+	struct device *dev;
+	struct vmm_node *node;
+	struct vmm_net *net;
+	bool leaving; /* the guest was asked to let go of it */
+	struct vmm_plug *next;
+};
+
+struct vmm_plug *vmm_plug_find(struct vmm *v, const char *device_id);
+/*
+ * Make a device of class `driver` with these properties and plug it in; "id",
+ * "bus", "addr", and the names of back ends ("drive", "netdev", "chardev") are
+ * taken as QEMU does. While the guest runs, a PCI device without "bus" goes to
+ * the first free root port.
+ */
+int vmm_plug(struct vmm *v, const char *driver, const struct option_pair *pairs, int n, struct err *err);
+void vmm_tray_event(struct vmm *v, struct device *d); /* DEVICE_TRAY_MOVED */
+/* As device_del: 0 when it is gone or the guest has been asked. -ENXIO: no such device. */
+int vmm_unplug(struct vmm *v, const char *id, struct err *err);
+/* The machine is reset: whatever the guest was asked to let go of goes now. While it is paused. */
+void vmm_plug_reset(struct vmm *v);
+/* After the machine is gone. */
+void vmm_plugs_free(struct vmm *v);
+void vmm_plug_init(struct vmm *v); /* after the board: watch its slots */
