@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "image/remote.h"
 
 static const struct builtin verbs[] = {
 	{ "create", "[-q] [-f FORMAT] [-b BACKING [-F FORMAT]] [-o OPTION=VALUE,...] FILE [SIZE]",
@@ -26,10 +27,30 @@ static const struct builtin verbs[] = {
 	{ "convert",
 	  "[-c] [-p] [-q] [-n] [-U] [-f FORMAT] [-O FORMAT] [-o OPTION=VALUE,...] [-B BACKING [-F FORMAT]] FILE NEW",
 	  "copy an image into another format", image_cmd_convert },
-	{ "resize", "[-q] [-f FORMAT] [--shrink] FILE [+|-]SIZE", "change an image's size", image_cmd_resize },
+	{ "resize", "[-q] [-f FORMAT] [--shrink] [--preallocation=MODE] FILE [+|-]SIZE", "change an image's size",
+	  image_cmd_resize },
 	{ "map", "[-f FORMAT] [-U] [--output=json] FILE", "show where data lies", image_cmd_map },
 	{ "compare", "[-q] [-s] [-U] [-f FORMAT] [-F FORMAT] FILE FILE", "compare what guests see", image_cmd_compare },
-	{ "snapshot", "[-f FORMAT] [-U] -l FILE", "list internal snapshots", image_cmd_snapshot },
+	{ "snapshot", "[-q] [-f FORMAT] [-U] [-l | -c NAME | -a NAME | -d NAME] FILE",
+	  "list, create, apply or delete internal snapshots", image_cmd_snapshot },
+	{ "build",
+	  "[--size SIZE] [--format FORMAT] [--suite SUITE] [--mirror URL] [--user NAME] [--ssh-key FILE] "
+	  "[--password-file FILE] "
+	  "[--hostname NAME] [--include PACKAGE,...] [--cloud-init] NEW",
+	  "make a disk with a Debian system that boots", image_cmd_build },
+	{ "bitmap",
+	  "(--add [-g GRANULARITY] | --remove | --clear | --enable | --disable | --merge SOURCE [-b FILE [-F "
+	  "FORMAT]])... "
+	  "[-f FORMAT] FILE BITMAP",
+	  "change persistent dirty bitmaps", image_cmd_bitmap },
+	{ "commit", "[-q] [-p] [-d] [-f FORMAT] [-b BASE] FILE", "write an image's changes into its backing file",
+	  image_cmd_commit },
+	{ "rebase", "[-q] [-p] [-u] [-U] [-f FORMAT] [-F FORMAT] -b BACKING FILE",
+	  "give an image another backing file, or none (-b '')", image_cmd_rebase },
+	{ "bench",
+	  "[-c COUNT] [-d DEPTH] [-f FORMAT] [-o OFFSET] [-q] [-s SIZE] [-S STEP | --random] [-t CACHE] [-w] "
+	  "[--flush-interval=N [--no-drain]] [--pattern=N] FILE",
+	  "measure how fast requests are served", image_cmd_bench },
 	{ "measure", "[-f FORMAT] [-U] [-O FORMAT] [-o OPTION=VALUE,...] [--output=json] FILE | --size SIZE",
 	  "tell how large a file an image would be", image_cmd_measure },
 };
@@ -126,7 +147,11 @@ static bool set_option(struct image_target *t, const char *key, const char *valu
 	} else if (!strcmp(key, "backing_fmt")) {
 		o->backing_format = value;
 	} else if (!strcmp(key, "preallocation")) {
-		good = !strcmp(value, "off");
+		good = image_parse_prealloc(value, t);
+	} else if (!strcmp(key, "data_file")) {
+		o->data_file = value;
+	} else if (!strcmp(key, "data_file_raw")) {
+		good = parse_bool(value, &o->data_file_raw);
 	} else {
 		good = false;
 	}
@@ -149,7 +174,8 @@ int image_parse_options(struct image_target *t, char *text)
 					  "cluster_size (512 to 2M), "
 					  "refcount_bits (1 to 64), lazy_refcounts, extended_l2 (on, off), "
 					  "compression_type (zlib, zstd), "
-					  "backing_file and backing_fmt",
+					  "data_file, data_file_raw (on, off), preallocation (off, metadata, falloc, "
+					  "full), backing_file and backing_fmt",
 					  key, value);
 	}
 	return 0;
@@ -157,11 +183,104 @@ int image_parse_options(struct image_target *t, char *text)
 
 /* ---- New files ------------------------------------------------------------------ */
 
-static int fill_new(int fd, const char *path, const struct image_target *t, struct err *err)
+bool image_parse_prealloc(const char *text, struct image_target *t)
 {
-	if (!strcmp(t->format, "qcow2"))
-		return qcow2_create(fd, path, &t->qcow2, err);
-	return ftruncate(fd, t->qcow2.size) ? err_set_errno(err, errno, "cannot give %s its size", path) : 0;
+	static const char *const modes[] = { "off", "metadata", "falloc", "full" };
+
+	for (unsigned i = 0; i < 4; i++) {
+		if (strcmp(text, modes[i]))
+			continue;
+		t->prealloc = i;
+		return true;
+	}
+	return false;
+}
+
+static int write_zeroes(struct image *img, uint64_t from, struct err *err)
+{
+	const uint64_t most = 1 << 20, size = image_size(img);
+	uint8_t *zeroes = calloc(1, most);
+	int ret = zeroes ? 0 : err_set(err, ENOMEM, "no memory");
+
+	for (uint64_t at = from, n; !ret && at < size; at += n) {
+		n = size - at < most ? size - at : most;
+		ret = image_write(img, at, zeroes, n, err);
+	}
+	free(zeroes);
+	return ret;
+}
+
+int image_preallocate(struct image *img, const struct image_target *t, uint64_t from, struct err *err)
+{
+	uint64_t end = image_size(img);
+	int ret = 0;
+
+	if (t->prealloc == PREALLOC_OFF)
+		return 0;
+	if (image_qcow2(img))
+		ret = qcow2_preallocate(image_qcow2(img), from, &end, err);
+	if (!ret && t->prealloc == PREALLOC_FALLOC) {
+		int fd = image_qcow2(img) ? qcow2_data_fd(image_qcow2(img)) : image_fd(img);
+
+		ret = -posix_fallocate(fd, 0, t->qcow2.data_file ? image_size(img) : end);
+		if (ret)
+			err_set_errno(err, -ret, "cannot allocate the space for %s", image_path(img));
+	}
+	if (!ret && t->prealloc == PREALLOC_FULL)
+		ret = write_zeroes(img, from, err);
+	return ret ? ret : image_flush(img, err);
+}
+
+/* The file for guest data, beside the image. */
+static int make_data_file(const char *path, const struct image_target *t, struct err *err)
+{
+	char *name = image_backing_path(path, t->qcow2.data_file, err);
+	struct stat st;
+	int fd, ret = 0;
+
+	if (!name)
+		return -EINVAL;
+	fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0 || fstat(fd, &st))
+		ret = err_set_errno(err, errno, "cannot make the data file %s", name);
+	else if (S_ISREG(st.st_mode) && st.st_size)
+		ret = err_set(err, EEXIST, "the data file %s exists and is not empty: remove it first", name);
+	else if (S_ISREG(st.st_mode) && t->qcow2.data_file_raw && ftruncate(fd, t->qcow2.size))
+		ret = err_set_errno(err, errno, "cannot give %s its size", name);
+	if (fd >= 0)
+		close(fd);
+	free(name);
+	return ret;
+}
+
+/* file: where the image is until all of it is done */
+static int fill_new(int fd, const char *file, const char *path, const struct image_target *t, struct err *err)
+{
+	struct image_target all = *t;
+	bool qcow2 = !strcmp(t->format, "qcow2");
+	struct image *img;
+	int ret = 0;
+
+	/* A raw data file is right only where each cluster has its entry. */
+	if (t->qcow2.data_file_raw && t->prealloc == PREALLOC_OFF)
+		all.prealloc = PREALLOC_METADATA;
+	if (qcow2 && t->prealloc && t->qcow2.backing)
+		return err_set(err, EINVAL, "preallocation would hide the backing file: only one of them can be given");
+	if (!qcow2 && t->prealloc == PREALLOC_METADATA)
+		return err_set(err, EINVAL, "raw images have no metadata: preallocation can be off, falloc or full");
+	if (qcow2 && t->qcow2.data_file)
+		ret = make_data_file(path, t, err);
+	if (!ret && qcow2)
+		ret = qcow2_create(fd, path, &t->qcow2, err);
+	else if (!ret && ftruncate(fd, t->qcow2.size))
+		ret = err_set_errno(err, errno, "cannot give %s its size", path);
+	if (ret || !all.prealloc)
+		return ret;
+	img = image_open(file, t->format, IMAGE_RDWR | IMAGE_UNSAFE, err);
+	ret = img ? image_preallocate(img, &all, 0, err) : -EIO;
+	if (image_close(img, err) && !ret)
+		ret = -EIO;
+	return ret;
 }
 
 int image_make(const char *path, const struct image_target *t, char **temp, struct err *err)
@@ -187,6 +306,8 @@ int image_make(const char *path, const struct image_target *t, char **temp, stru
 		close(fd);
 		return ret;
 	}
+	if (remote_is_uri(path))
+		return err_set(err, ENOTSUP, "%s has a disk already: write into it with -n", path);
 	if (!stat(path, &st) && !S_ISREG(st.st_mode))
 		return err_set(err, EINVAL, "%s is neither a file nor a block device", path);
 	if (asprintf(temp, "%s.XXXXXX", path) < 0) {
@@ -200,7 +321,8 @@ int image_make(const char *path, const struct image_target *t, char **temp, stru
 		*temp = NULL;
 		return ret;
 	}
-	ret = fchmod(fd, 0666 & ~mask) ? err_set_errno(err, errno, "cannot make %s", path) : fill_new(fd, path, t, err);
+	ret = fchmod(fd, 0666 & ~mask) ? err_set_errno(err, errno, "cannot make %s", path)
+				       : fill_new(fd, *temp, path, t, err);
 	close(fd);
 	if (ret) {
 		image_abandon(*temp);
@@ -330,8 +452,9 @@ int image_cmd_create(int argc, char **argv)
 	return 0;
 }
 
-static int resize_to(struct image *img, const char *text, bool shrink, struct err *err)
+static int resize_to(struct image *img, const char *text, bool shrink, const struct image_target *t, struct err *err)
 {
+	int ret;
 	uint64_t old = image_size(img), n, size;
 	const char *digits = text + (*text == '+' || *text == '-');
 
@@ -346,17 +469,17 @@ static int resize_to(struct image *img, const char *text, bool shrink, struct er
 			err, EINVAL,
 			"%s would become shorter and lose what is beyond its new end: give --shrink if that is meant",
 			image_path(img));
-	if (image_qcow2(img))
-		return qcow2_resize(image_qcow2(img), size, err);
-	if (ftruncate(image_fd(img), size) || fsync(image_fd(img)))
-		return err_set_errno(err, errno, "cannot resize %s", image_path(img));
-	return 0;
+	if (t->prealloc && size < old)
+		return err_set(err, EINVAL, "preallocation is for images that grow");
+	ret = image_resize(img, size, err);
+	return ret ? ret : image_preallocate(img, t, old, err);
 }
 
 int image_cmd_resize(int argc, char **argv)
 {
 	const char *format = NULL;
 	bool shrink = false, quiet = false;
+	struct image_target t = { 0 };
 	struct err err = ERR_INIT;
 	struct image *img;
 	char *args[3] = { NULL };
@@ -368,7 +491,11 @@ int image_cmd_resize(int argc, char **argv)
 			format = argv[++i];
 		else if (!strcmp(argv[i], "--shrink"))
 			shrink = true;
-		else if (!strcmp(argv[i], "-q"))
+		else if (!strncmp(argv[i], "--preallocation=", 16)) {
+			if (!image_parse_prealloc(argv[i] + 16, &t))
+				return image_fail(1, "preallocation is off, metadata, falloc or full, not '%s'",
+						  argv[i] + 16);
+		} else if (!strcmp(argv[i], "-q"))
 			quiet = true;
 		else if (strcmp(argv[i], "--") && n < 3)
 			args[n++] = argv[i];
@@ -378,7 +505,7 @@ int image_cmd_resize(int argc, char **argv)
 	img = image_open(args[0], format, IMAGE_RDWR, &err);
 	if (!img)
 		return image_fail(1, "%s", err_msg(&err));
-	ret = resize_to(img, args[1], shrink, &err);
+	ret = resize_to(img, args[1], shrink, &t, &err);
 	if (image_close(img, &err) || ret)
 		return image_fail(1, "%s", err_msg(&err));
 	if (!quiet)

@@ -15,6 +15,11 @@ int image_cmd_resize(int argc, char **argv);
 int image_cmd_map(int argc, char **argv);
 int image_cmd_compare(int argc, char **argv);
 int image_cmd_snapshot(int argc, char **argv);
+int image_cmd_bench(int argc, char **argv);
+int image_cmd_bitmap(int argc, char **argv);
+int image_cmd_build(int argc, char **argv);
+int image_cmd_commit(int argc, char **argv);
+int image_cmd_rebase(int argc, char **argv);
 int image_cmd_measure(int argc, char **argv);
 
 /* A message for people; the result is `status`. */
@@ -27,9 +32,18 @@ const char *image_human_size(uint64_t size, char *buf, unsigned room);
 struct image_target {
 	const char *format; /* raw or qcow2 */
 	struct qcow2_create_options qcow2;
+	enum { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL } prealloc;
 };
 /* -o KEY=VALUE[,KEY=VALUE]...; size goes into qcow2.size. Keeps pointers into text, which it cuts up. */
 int image_parse_options(struct image_target *t, char *text);
+/* off, metadata, falloc, full */
+bool image_parse_prealloc(const char *text, struct image_target *t);
+/* Give the bytes from `from` on of an image their space, as t->prealloc says. */
+int image_preallocate(struct image *img, const struct image_target *t, uint64_t from, struct err *err);
+void image_list_snapshots(struct qcow2 *q);
+/* "(12.34/100%)", in place; *shown, 0 at first, is what was printed last. */
+void image_progress(bool wanted, uint64_t done, uint64_t all, int *shown);
+bool image_all_zero(const uint8_t *p, size_t len);
 /*
  * A new file beside path, of which nothing shows until image_commit() puts it
  * in path's place. Where that can't be (a device), *temp is NULL and the file is path itself.

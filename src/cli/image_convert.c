@@ -2,6 +2,7 @@
 /* keel image convert and compare. */
 #include <errno.h>
 #include <getopt.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,53 +10,62 @@
 
 #include "cli/image.h"
 
-#define CHUNK (2u << 20) /* a multiple of every cluster size */
-#define SPARSE 4096u	 /* zeroes this long become holes */
+#define CHUNK (256u << 10) /* or a cluster, if that is more: what stays in a CPU's cache */
+#define SPARSE 4096u	   /* zeroes this long become holes */
+#define COMPARE (1u << 20)
+#define MAX_WORKERS 16u
 
-static bool all_zero(const uint8_t *p, size_t len)
+bool image_all_zero(const uint8_t *p, size_t len)
 {
 	return !len || (!p[0] && !memcmp(p, p + 1, len - 1));
 }
 
 struct copy {
 	struct image *from, *to;
+	struct image *backing;	/* or NULL: what the target shows where nothing is written */
 	uint64_t size, cluster; /* cluster: of the target */
+	uint64_t chunk;
 	bool compress, progress;
 	bool zero_new; /* the target is new and reads as zeroes where nothing was written */
-	uint8_t *buf;
+	unsigned workers;
+	pthread_mutex_t lock;	    /* all below */
+	uint64_t next, known, done; /* next: not yet somebody's; known: of one kind up to there */
+	bool known_zero;
 	int shown; /* hundredths of a per cent */
+	int failed;
+	struct err err;
 };
 
-static void show(struct copy *c, uint64_t done)
+void image_progress(bool wanted, uint64_t done, uint64_t all, int *shown)
 {
-	double part = c->size ? done * 100.0 / c->size : 100;
+	double part = all ? done * 100.0 / all : 100;
 
-	if (!c->progress || ((int)(part * 100) == c->shown && done < c->size))
+	if (!wanted || ((int)(part * 100) == *shown && done < all))
 		return;
-	c->shown = part * 100;
+	*shown = part * 100;
 	printf("    (%.2f/100%%)\r", part);
-	if (done >= c->size)
+	if (done >= all)
 		putchar('\n');
 	fflush(stdout);
 }
 
 /* Only what is not zero is written. */
-static int write_sparse(struct copy *c, uint64_t at, size_t len, struct err *err)
+static int write_sparse(struct copy *c, const uint8_t *buf, uint64_t at, size_t len, struct err *err)
 {
 	uint64_t unit = image_qcow2(c->to) ? c->cluster : SPARSE;
 	int ret = 0;
 
 	for (size_t i = 0; i < len && !ret;) {
 		size_t n = len - i < unit ? len - i : unit, run;
-		bool zero = all_zero(c->buf + i, n);
+		bool zero = image_all_zero(buf + i, n);
 
 		for (run = n; i + run < len; run += n) {
 			n = len - i - run < unit ? len - i - run : unit;
-			if (all_zero(c->buf + i + run, n) != zero)
+			if (image_all_zero(buf + i + run, n) != zero)
 				break;
 		}
 		if (!zero)
-			ret = image_write(c->to, at + i, c->buf + i, run, err);
+			ret = image_write(c->to, at + i, buf + i, run, err);
 		else if (!c->zero_new)
 			ret = image_zero(c->to, at + i, run, true, err);
 		i += run;
@@ -63,67 +73,136 @@ static int write_sparse(struct copy *c, uint64_t at, size_t len, struct err *err
 	return ret;
 }
 
-static int write_packed(struct copy *c, uint64_t at, size_t len, struct err *err)
+static int write_packed(struct copy *c, const uint8_t *buf, uint64_t at, size_t len, struct err *err)
 {
 	int ret = 0;
 
 	for (size_t i = 0; i < len && !ret; i += c->cluster) {
 		size_t n = len - i < c->cluster ? len - i : c->cluster;
 
-		if (!all_zero(c->buf + i, n))
-			ret = qcow2_write_compressed(image_qcow2(c->to), at + i, c->buf + i, n, err);
+		if (!image_all_zero(buf + i, n))
+			ret = qcow2_write_compressed(image_qcow2(c->to), at + i, buf + i, n, err);
 	}
 	return ret;
 }
 
+/* Clusters that the backing file shows as they are, are left to it. */
+static int write_different(struct copy *c, const uint8_t *buf, uint8_t *below, uint64_t at, size_t len, struct err *err)
+{
+	int ret = image_read(c->backing, at, below, len, err);
+
+	for (size_t i = 0; i < len && !ret; i += c->cluster) {
+		size_t n = len - i < c->cluster ? len - i : c->cluster;
+
+		if (!memcmp(buf + i, below + i, n))
+			continue;
+		if (image_all_zero(buf + i, n))
+			ret = image_zero(c->to, at + i, n, false, err);
+		else if (c->compress)
+			ret = qcow2_write_compressed(image_qcow2(c->to), at + i, buf + i, n, err);
+		else
+			ret = image_write(c->to, at + i, buf + i, n, err);
+	}
+	return ret;
+}
+
+/* The next piece of work; *zero: all of it reads as zeroes. With the lock. */
+static int next_piece(struct copy *c, uint64_t *at, uint64_t *len, bool *zero)
+{
+	struct image_extent e;
+
+	*at = c->next;
+	*len = c->size - *at < c->chunk ? c->size - *at : c->chunk;
+	*zero = false;
+	if (*at >= c->known) {
+		int ret = image_map(c->from, *at, c->size - *at, &e, &c->err);
+
+		if (ret)
+			return ret;
+		c->known = *at + e.len;
+		c->known_zero = e.zero;
+	}
+	/* In whole chunks, so that they begin where clusters do. */
+	if (!c->backing && c->known_zero && c->known - *at >= *len) {
+		*zero = true;
+		*len = c->known == c->size ? c->known - *at : (c->known - *at) / c->chunk * c->chunk;
+	}
+	c->next += *len;
+	return 0;
+}
+
+static void *copy_pieces(void *opaque)
+{
+	struct copy *c = opaque;
+	uint8_t *buf = malloc(c->chunk * (c->backing ? 2 : 1));
+	struct err err = ERR_INIT;
+	int ret = buf ? 0 : err_set(&err, ENOMEM, "no memory");
+
+	pthread_mutex_lock(&c->lock);
+	while (!ret && !c->failed && c->next < c->size) {
+		uint64_t at, len;
+		bool zero;
+
+		ret = next_piece(c, &at, &len, &zero);
+		if (ret)
+			break;
+		pthread_mutex_unlock(&c->lock);
+		if (zero)
+			ret = c->zero_new ? 0 : image_zero(c->to, at, len, true, &err);
+		else
+			ret = image_read(c->from, at, buf, len, &err);
+		if (!ret && !zero)
+			ret = c->backing    ? write_different(c, buf, buf + c->chunk, at, len, &err)
+			      : c->compress ? write_packed(c, buf, at, len, &err)
+					    : write_sparse(c, buf, at, len, &err);
+		pthread_mutex_lock(&c->lock);
+		c->done += len;
+		if (!ret)
+			image_progress(c->progress, c->done, c->size, &c->shown);
+	}
+	if (ret && !c->failed) {
+		c->failed = ret;
+		if (err.code)
+			c->err = err;
+	}
+	pthread_mutex_unlock(&c->lock);
+	free(buf);
+	return NULL;
+}
+
 static int copy_all(struct copy *c, struct err *err)
 {
-	uint64_t at = 0, known = 0; /* zeroes up to there */
-	int ret = 0;
+	pthread_t thread[MAX_WORKERS];
+	unsigned n = 0;
 
-	c->buf = malloc(CHUNK);
-	if (!c->buf)
-		return err_set(err, ENOMEM, "no memory");
-	while (at < c->size && !ret) {
-		uint64_t len = c->size - at < CHUNK ? c->size - at : CHUNK;
-		struct image_extent e;
-
-		if (at >= known) {
-			ret = image_map(c->from, at, c->size - at, &e, err);
-			if (ret)
-				break;
-			known = e.zero ? at + e.len : at;
-		}
-		/* In whole chunks, so that they begin where clusters do. */
-		if (known - at >= len && (known == c->size || known - at >= CHUNK)) {
-			len = known == c->size ? known - at : (known - at) / CHUNK * CHUNK;
-			if (!c->zero_new)
-				ret = image_zero(c->to, at, len, true, err);
-		} else {
-			ret = image_read(c->from, at, c->buf, len, err);
-			if (!ret)
-				ret = c->compress ? write_packed(c, at, len, err) : write_sparse(c, at, len, err);
-		}
-		at += len;
-		show(c, at);
-	}
-	free(c->buf);
-	return ret;
+	c->chunk = c->cluster > CHUNK ? c->cluster : CHUNK;
+	pthread_mutex_init(&c->lock, NULL);
+	/* This thread is one of them, and does all of it if there can be no others. */
+	while (n + 1 < c->workers && c->size > c->chunk && !pthread_create(&thread[n], NULL, copy_pieces, c))
+		n++;
+	copy_pieces(c);
+	while (n)
+		pthread_join(thread[--n], NULL);
+	pthread_mutex_destroy(&c->lock);
+	return c->failed ? err_set(err, c->err.code ? c->err.code : EIO, "%s", err_msg(&c->err)) : 0;
 }
 
 struct convert_args {
 	const char *from_format, *from, *to;
 	struct image_target target;
 	bool compress, progress, no_create;
-	unsigned flags;
+	unsigned flags, workers;
 };
 
 static int parse_convert(int argc, char **argv, struct convert_args *a)
 {
 	char *options = NULL;
+	uint64_t n;
 	int opt;
 
 	*a = (struct convert_args){ .target.format = "raw" };
+	/* Some more than there are CPUs: while one waits for the disk, another works. */
+	a->workers = 2 * sysconf(_SC_NPROCESSORS_ONLN);
 	optind = 1;
 	while ((opt = getopt(argc, argv, "cpqnUWf:O:o:B:F:m:t:T:S:")) != -1) {
 		switch (opt) {
@@ -154,7 +233,13 @@ static int parse_convert(int argc, char **argv, struct convert_args *a)
 		case 'F':
 			a->target.qcow2.backing_format = optarg;
 			break;
+		case 'm':
+			if (!image_parse_size(optarg, &n) || !n || n > MAX_WORKERS)
+				return image_fail(1, "-m takes a number from 1 to %u, not '%s'", MAX_WORKERS, optarg);
+			a->workers = n;
+			break;
 		case 'q':
+		case 'W': /* order is nobody's concern anyway */
 			break;
 		default:
 			if (opt != '?')
@@ -172,8 +257,15 @@ static int parse_convert(int argc, char **argv, struct convert_args *a)
 		return image_fail(1, "format '%s' is not supported, only raw and qcow2 are", a->target.format);
 	if (a->compress && strcmp(a->target.format, "qcow2"))
 		return image_fail(1, "raw images cannot be compressed");
-	if (a->target.qcow2.backing)
-		return image_fail(1, "a backing file for the new image is not supported yet");
+	if (a->target.qcow2.backing && strcmp(a->target.format, "qcow2"))
+		return image_fail(1, "raw images have no backing file");
+	if (a->target.qcow2.backing && !a->target.qcow2.backing_format)
+		return image_fail(1, "the backing file's format is missing: give it with -F");
+	if (a->target.qcow2.backing && a->no_create)
+		return image_fail(1,
+				  "-B is for new images, -n for those that are there: only one of them can be given");
+	if (a->workers > MAX_WORKERS)
+		a->workers = MAX_WORKERS;
 	return 0;
 }
 
@@ -184,6 +276,7 @@ static int convert(const struct convert_args *a, struct image *from, struct err 
 			  .size = image_size(from),
 			  .compress = a->compress,
 			  .progress = a->progress,
+			  .workers = a->workers,
 			  .cluster = SPARSE };
 	char *temp = NULL;
 	int ret = 0;
@@ -208,6 +301,7 @@ static int convert(const struct convert_args *a, struct image *from, struct err 
 		qcow2_get_info(image_qcow2(c.to), &i);
 		c.cluster = i.cluster_size;
 	}
+	c.backing = a->no_create ? NULL : image_backing(c.to);
 	if (image_size(c.to) < c.size)
 		ret = err_set(err, ENOSPC, "%s is smaller than %s", a->to, a->from);
 	if (!ret)
@@ -246,7 +340,7 @@ int image_cmd_convert(int argc, char **argv)
 static int compare(struct image *a, struct image *b, bool quiet, bool strict, struct err *err)
 {
 	uint64_t sa = image_size(a), sb = image_size(b), size = sa > sb ? sa : sb;
-	uint8_t *buf = malloc(2 * (size_t)CHUNK);
+	uint8_t *buf = malloc(2 * (size_t)COMPARE);
 	int ret = 0;
 
 	if (!buf) {
@@ -270,13 +364,13 @@ static int compare(struct image *a, struct image *b, bool quiet, bool strict, st
 			break;
 		}
 		if (!ea.zero || !eb.zero) {
-			n = n < CHUNK ? n : CHUNK;
-			if (image_read(a, at, buf, n, err) || image_read(b, at, buf + CHUNK, n, err))
+			n = n < COMPARE ? n : COMPARE;
+			if (image_read(a, at, buf, n, err) || image_read(b, at, buf + COMPARE, n, err))
 				ret = 2;
-			else if (memcmp(buf, buf + CHUNK, n))
+			else if (memcmp(buf, buf + COMPARE, n))
 				ret = 1;
 			for (uint64_t i = 0; ret == 1; i++) {
-				if (buf[i] == buf[CHUNK + i])
+				if (buf[i] == buf[COMPARE + i])
 					continue;
 				if (!quiet)
 					printf("Content mismatch at offset %llu!\n",

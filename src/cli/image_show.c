@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* keel image info, check, map, snapshot, measure: nothing here writes, but for check -r. */
+/* keel image info, check, map, measure: nothing here writes, but for check -r. */
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -16,7 +16,7 @@ struct show_args {
 	const char *format, *output_format, *repair;
 	char *options;
 	uint64_t size;
-	bool json, quiet, chain, list, have_size;
+	bool json, quiet, chain, have_size;
 	unsigned flags;
 	const char *file; /* or NULL */
 };
@@ -53,9 +53,6 @@ static int parse(int argc, char **argv, const char *accept, struct show_args *a)
 			break;
 		case 'C':
 			a->chain = true;
-			break;
-		case 'l':
-			a->list = true;
 			break;
 		case 'o':
 			a->options = optarg;
@@ -114,6 +111,25 @@ static uint64_t disk_size(const struct image *img)
 	return stat(image_path(img), &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
+static json_t *bitmaps_json(struct qcow2 *q)
+{
+	json_t *list = json_array();
+
+	for (unsigned n = 0; n < qcow2_bitmap_count(q); n++) {
+		struct qcow2_bitmap_info b;
+		json_t *flags = json_array();
+
+		qcow2_bitmap_get(q, n, &b);
+		if (b.in_use)
+			json_array_append_new(flags, json_string("in-use"));
+		if (b.enabled)
+			json_array_append_new(flags, json_string("auto"));
+		json_array_append_new(list, json_pack("{s:o,s:s,s:I}", "flags", flags, "name", b.name, "granularity",
+						      (json_int_t)b.granularity));
+	}
+	return list;
+}
+
 static json_t *info_json(struct image *img)
 {
 	struct qcow2 *q = image_qcow2(img);
@@ -153,10 +169,16 @@ static json_t *info_json(struct image *img)
 					      "1.1", "compression-type", i.compression ? "zstd" : "zlib",
 					      "lazy-refcounts", i.lazy_refcounts, "refcount-bits", (int)i.refcount_bits,
 					      "corrupt", i.corrupt, "extended-l2", i.extended_l2));
+	if (i.data_file)
+		json_object_update_new(json_object_get(json_object_get(j, "format-specific"), "data"),
+				       json_pack("{s:s,s:b}", "data-file", i.data_file, "data-file-raw",
+						 i.data_file_raw));
+	if (qcow2_bitmap_count(q))
+		json_object_set_new(json_object_get(json_object_get(j, "format-specific"), "data"), "bitmaps", bitmaps_json(q));
 	return j;
 }
 
-static void list_snapshots(struct qcow2 *q)
+void image_list_snapshots(struct qcow2 *q)
 {
 	struct qcow2_info i;
 
@@ -208,12 +230,28 @@ static void info_text(struct image *img)
 	}
 	if (i.backing && i.backing_format)
 		printf("backing file format: %s\n", i.backing_format);
-	list_snapshots(q);
+	image_list_snapshots(q);
 	printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
 	       i.version < 3 ? "0.10" : "1.1", i.compression ? "zstd" : "zlib");
 	if (i.version >= 3)
 		printf("    lazy refcounts: %s\n", i.lazy_refcounts ? "true" : "false");
+	if (qcow2_bitmap_count(q))
+		printf("    bitmaps:\n");
+	for (unsigned n = 0; n < qcow2_bitmap_count(q); n++) {
+		struct qcow2_bitmap_info b;
+		unsigned flag = 0;
+
+		qcow2_bitmap_get(q, n, &b);
+		printf("        [%u]:\n            flags:\n", n);
+		if (b.in_use)
+			printf("                [%u]: in-use\n", flag++);
+		if (b.enabled)
+			printf("                [%u]: auto\n", flag++);
+		printf("            name: %s\n            granularity: %" PRIu32 "\n", b.name, b.granularity);
+	}
 	printf("    refcount bits: %u\n", i.refcount_bits);
+	if (i.data_file)
+		printf("    data file: %s\n    data file raw: %s\n", i.data_file, i.data_file_raw ? "true" : "false");
 	if (i.version >= 3)
 		printf("    corrupt: %s\n    extended l2: %s\n", i.corrupt ? "true" : "false",
 		       i.extended_l2 ? "true" : "false");
@@ -246,25 +284,6 @@ int image_cmd_info(int argc, char **argv)
 	}
 	image_close(img, NULL);
 	return list ? print_json(list) : 0;
-}
-
-int image_cmd_snapshot(int argc, char **argv)
-{
-	struct err err = ERR_INIT;
-	struct show_args a;
-	struct image *img;
-
-	if (parse(argc, argv, "f:Ul", &a))
-		return 1;
-	if (!a.list)
-		return image_fail(1, "snapshot only lists (-l) so far");
-	img = image_open(a.file, a.format, a.flags | IMAGE_CHECK | IMAGE_NO_BACKING, &err);
-	if (!img)
-		return image_fail(1, "%s", err_msg(&err));
-	if (image_qcow2(img))
-		list_snapshots(image_qcow2(img));
-	image_close(img, NULL);
-	return 0;
 }
 
 /* ---- check ---------------------------------------------------------------------- */

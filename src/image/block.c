@@ -13,6 +13,9 @@
 
 #include "image/block_int.h"
 #include "image/qcow2.h"
+#include "image/remote.h"
+
+#define REMOTE_CONNECTIONS 4u /* one for each thread of a queue */
 
 static int open_file(const struct block_options *o, bool direct, struct err *err)
 {
@@ -69,18 +72,17 @@ static int find_size(struct block *b, struct err *err)
 	return 0;
 }
 
-static bool direct_read_works(struct block *b, unsigned align)
+static bool direct_read_works(struct block *b, int fd, unsigned align)
 {
 	void *buf = NULL;
-	bool works =
-		!posix_memalign(&buf, 4096, 4096) && pread(b->fd, buf, align, align < b->real_size ? align : 0) >= 0;
+	bool works = !posix_memalign(&buf, 4096, 4096) && pread(fd, buf, align, align < b->real_size ? align : 0) >= 0;
 
 	free(buf);
 	return works;
 }
 
 /* What direct I/O asks of addresses, offsets and lengths. */
-static void find_alignment(struct block *b)
+static void find_alignment(struct block *b, int fd)
 {
 	int sector;
 
@@ -90,17 +92,17 @@ static void find_alignment(struct block *b)
 #ifdef STATX_DIOALIGN
 	struct statx sx;
 
-	if (!statx(b->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN &&
+	if (!statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN &&
 	    sx.stx_dio_offset_align) {
 		b->mem_align = sx.stx_dio_mem_align;
 		b->off_align = sx.stx_dio_offset_align;
 		return;
 	}
 #endif
-	if (b->device && !ioctl(b->fd, BLKSSZGET, &sector))
+	if (b->device && !ioctl(fd, BLKSSZGET, &sector))
 		b->off_align = sector;
 	else
-		b->off_align = direct_read_works(b, 512) ? 512 : 4096;
+		b->off_align = direct_read_works(b, fd, 512) ? 512 : 4096;
 	b->mem_align = b->off_align;
 }
 
@@ -145,6 +147,27 @@ static bool is_qcow2(const struct block_options *o)
 	return o->format && !strcmp(o->format, "qcow2");
 }
 
+/* Guest data once more, past the page cache; tables stay in it. */
+static int open_direct(struct block *b, struct err *err)
+{
+	char self[64];
+	int fd;
+
+	b->data_fd[0] = b->data_fd[1] = qcow2_data_fd(b->qcow2);
+	if (!b->direct) {
+		find_alignment(b, b->data_fd[0]);
+		return 0;
+	}
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", b->data_fd[1]);
+	fd = open(self, (b->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+	if (fd < 0)
+		return err_set_errno(err, errno, "%s cannot be opened for direct I/O: use cache=writeback", b->path);
+	b->data_fd[0] = fd;
+	find_alignment(b, fd);
+	qcow2_set_direct(b->qcow2, fd);
+	return 0;
+}
+
 static int open_qcow2(struct block *b, struct err *err)
 {
 	unsigned flags = (b->readonly ? 0 : IMAGE_RDWR) | (b->unsafe ? IMAGE_UNSAFE : 0);
@@ -161,7 +184,24 @@ static int open_qcow2(struct block *b, struct err *err)
 		return -EINVAL;
 	b->size = (qcow2_size(b->qcow2) + BLOCK_SECTOR - 1) & ~(uint64_t)(BLOCK_SECTOR - 1);
 	b->real_size = b->size;
+	if (open_direct(b, err))
+		return -EINVAL;
 	return b->size ? 0 : err_set(err, EINVAL, "%s has size 0: give it one with 'keel image resize'", b->path);
+}
+
+/* Caching is the server's affair, but for whether writes wait. */
+static int open_remote(struct block *b, const struct block_options *o, struct err *err)
+{
+	if (o->format && strcmp(o->format, "raw"))
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw is", b->path,
+			       o->format);
+	b->remote = remote_open(o->path, o->readonly, REMOTE_CONNECTIONS, err);
+	if (!b->remote)
+		return -EIO;
+	b->direct = false;
+	b->real_size = remote_size(b->remote);
+	b->size = b->real_size & ~(uint64_t)(BLOCK_SECTOR - 1); /* what does not fill a sector cannot be written */
+	return b->size ? 0 : err_set(err, EINVAL, "%s is smaller than a sector", b->path);
 }
 
 struct block *block_open(const struct block_options *o, struct err *err)
@@ -184,15 +224,21 @@ struct block *block_open(const struct block_options *o, struct err *err)
 	b->unsafe = o->cache == BLOCK_CACHE_UNSAFE;
 	b->fd = o->fd;
 	b->plain_fd = -1;
-	if (is_qcow2(o) && b->direct)
-		ret = err_set(
-			err, ENOTSUP,
-			"%s: qcow2 images cannot be used with direct I/O yet: use cache=writeback or writethrough",
-			b->path);
-	else if (o->fd >= 0)
-		ret = check_passed(o, b->direct, err);
+	pthread_mutex_init(&b->lock, NULL);
+	if (o->fd < 0 && remote_is_uri(o->path)) {
+		if (open_remote(b, o, err)) {
+			block_close(b);
+			return NULL;
+		}
+		return b;
+	}
+	if (o->fd >= 0)
+		ret = check_passed(o, b->direct && !is_qcow2(o), err);
 	else
-		ret = b->fd = open_file(o, b->direct, err);
+		ret = b->fd = open_file(o, b->direct && !is_qcow2(o), err);
+	/* Its tables are not aligned to what direct I/O wants. */
+	if (ret >= 0 && is_qcow2(o) && fcntl(b->fd, F_GETFL) & O_DIRECT)
+		fcntl(b->fd, F_SETFL, fcntl(b->fd, F_GETFL) & ~O_DIRECT);
 	if (ret >= 0)
 		ret = find_size(b, err);
 	if (!ret)
@@ -200,7 +246,7 @@ struct block *block_open(const struct block_options *o, struct err *err)
 	if (!ret)
 		ret = is_qcow2(o) ? open_qcow2(b, err) : check_format(b, o, err);
 	if (!ret && !b->qcow2) {
-		find_alignment(b);
+		find_alignment(b, b->fd);
 		ret = open_plain(b, o, err);
 	}
 	if (ret) {
@@ -216,12 +262,15 @@ void block_close(struct block *b)
 		return;
 	/* An error here was an error of a flush, or nobody waited for one. */
 	(void)qcow2_close(b->qcow2, NULL);
+	remote_close(b->remote);
 	if (b->fd >= 0) {
 		unlock_image(b->fd);
 		close(b->fd);
 	}
 	if (b->plain_fd >= 0)
 		close(b->plain_fd);
+	throttle_put(b->throttle);
+	pthread_mutex_destroy(&b->lock);
 	free(b->path);
 	free(b);
 }

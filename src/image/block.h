@@ -13,6 +13,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "image/throttle.h"
 #include "util/err.h"
 #include "util/loop.h"
 
@@ -39,7 +40,18 @@ const char *block_format(const struct block *b);
 struct block_stats {
 	uint64_t rd_ops, wr_ops, flush_ops, discard_ops, rd_bytes, wr_bytes, rd_ns, wr_ns, flush_ns, failed;
 };
+/* Another size, while queues work: -EACCES, -EINVAL, or what the file system says. Main loop's thread. */
+int block_resize(struct block *b, uint64_t size, struct err *err);
+uint64_t block_allocated(const struct block *b); /* bytes of the host's storage it takes */
 void block_get_stats(struct block *b, struct block_stats *s);
+
+/*
+ * Limit its speed. NULL: no limits. group: share them, and all later changes, with every block that is given that
+ * name; NULL: keep the group it is in. Requests that wait then are judged anew. Any thread.
+ */
+int block_set_throttle(struct block *b, const char *group, const struct throttle_limits *l, struct err *err);
+/* False: there are none. *group, which may be NULL, stays the block's. */
+bool block_get_throttle(struct block *b, struct throttle_limits *l, const char **group);
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
 struct block_request {

@@ -5,29 +5,40 @@
  *   block.c   opening, options, stats
  *   probe.c   what an image looks like
  *   lock.c    one writer a file
+ *   throttle.c  when requests may start
+ *   nbd.c     disks that servers have
  *   queue.c   requests: split into steps, bounce, continue, complete
  *   uring.c   steps through io_uring
  *   pool.c    steps through a few threads, where io_uring is refused, and qcow2's
+ *             where its tables must be read or written
  *   image.c   images of any format, synchronously, and their backing chains
  *   qcow2*.c  qcow2_int.h tells
  */
 #pragma once
+#include <pthread.h>
+
 #include "image/block.h"
 
 #define BLOCK_SECTOR 512u
 #define BLOCK_BOUNCE (1u << 20) /* largest step through a bounce buffer */
 
 struct qcow2;
+struct remote;
 
 struct block {
 	int fd;             /* -1: qcow2 has it */
 	struct qcow2 *qcow2; /* or NULL: raw */
+	struct remote *remote; /* or NULL */
 	int plain_fd;       /* or -1; without O_DIRECT, for requests smaller than the sectors of direct I/O */
 	char *path;
 	bool readonly, device, direct, dsync, unsafe;
 	uint64_t size;      /* rounded up to sectors */
 	uint64_t real_size; /* beyond it reads give zeroes */
 	unsigned mem_align, off_align; /* direct I/O */
+	int data_fd[2];     /* qcow2's file with guest data, as steps use it and without O_DIRECT; qcow2 owns them */
+	pthread_mutex_t lock;
+	struct block_queue *queues; /* under lock */
+	struct throttle *throttle;  /* or NULL; changed under lock */
 	bool no_punch, no_zero; /* the file system said so; atomic */
 	struct block_stats stats; /* atomic */
 };
@@ -38,6 +49,7 @@ enum step_kind {
 	STEP_FALLOCATE, /* `mode` */
 	STEP_DISCARD,   /* BLKDISCARD */
 	STEP_QCOW2,     /* the whole request */
+	STEP_REMOTE,    /* the same */
 };
 
 /* One system call in flight for a request. */
@@ -48,6 +60,8 @@ struct step {
 	bool plain;  /* plain_fd */
 	int mode, flags; /* fallocate mode; RWF_* */
 	uint64_t offset, len;
+	bool pinned;   /* in a qcow2 file, from `host` on */
+	uint64_t host;
 	const struct iovec *iov;
 	int niov;
 	void *bounce;
@@ -61,11 +75,20 @@ struct uring;
 
 struct block_queue {
 	struct block *b;
+	struct block_queue *next; /* of the block's */
 	struct loop *loop;
 	struct step *steps, *free;
 	unsigned depth, inflight;
 	struct block_request *pending, **pending_end;
 	bool reaping; /* inside completions: kicks wait */
+	bool unlimited; /* drained: nothing waits for its turn */
+	struct timer *turn; /* made when first needed */
+	struct { /* what reads, and what writes: the first that waits, and until when */
+		const struct block_request *r;
+		struct throttle *throttle;
+		unsigned generation;
+		uint64_t start;
+	} waiting[2];
 	struct uring *uring; /* or NULL */
 	struct pool *pool;   /* made when first needed */
 	uint8_t *zeroes;     /* BLOCK_ZEROES bytes, made when first needed */
@@ -89,6 +112,11 @@ void uring_add(struct uring *u, struct step *s); /* goes out with uring_send() *
 void uring_send(struct uring *u);
 bool uring_busy(const struct uring *u);
 void uring_wait(struct uring *u); /* for at least one completion */
+/* Wait for what is on its way without completing it: that comes in the loop. Nothing is pinned then. */
+void uring_hold(struct uring *u);
+/* Before an image changes as a whole, in whatever thread: the queues of this thread pin nothing. */
+void queues_let_go(struct block *b);
+int queue_fd(const struct block *b, bool plain);
 
 struct pool *pool_new(struct block_queue *q, struct err *err);
 void pool_free(struct pool *p);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,17 +13,20 @@
 
 #include "image/block_int.h"
 #include "image/qcow2.h"
+#include "image/remote.h"
 
 #define MAX_DEPTH 200u
 #define ZEROES 65536u
+#define CONNECTIONS 4u /* to a server */
 
 struct image {
 	char *path;
 	int fd;
 	unsigned flags;
 	bool no_punch;
-	uint64_t size;	 /* raw */
-	struct qcow2 *q; /* which owns the descriptor then */
+	uint64_t size;	       /* raw */
+	struct qcow2 *q;       /* which owns the descriptor then */
+	struct remote *remote; /* or NULL; there is no descriptor then */
 };
 
 char *image_backing_path(const char *of, const char *name, struct err *err)
@@ -31,11 +35,17 @@ char *image_backing_path(const char *of, const char *name, struct err *err)
 	size_t dir = slash ? slash - of + 1 : 0;
 	char *path;
 
+	if (remote_is_uri(name)) {
+		path = strdup(name);
+		if (!path)
+			err_set(err, ENOMEM, "%s: no memory", of);
+		return path;
+	}
 	if (!strncmp(name, "file:", 5)) {
 		name += 5;
 	} else if (colon && memchr(name, '/', colon - name) == NULL) {
-		err_set(err, ENOTSUP,
-			"%s: its backing file %s is not a plain file name, which is all that is supported", of, name);
+		err_set(err, ENOTSUP, "%s: its backing file %s is neither a plain file name nor an NBD server's", of,
+			name);
 		return NULL;
 	}
 	if (name[0] == '/')
@@ -108,6 +118,28 @@ static int set_up(struct image *img, const char *format, const struct image_chai
 	return img->q ? 0 : -EINVAL;
 }
 
+/* What a server has is the disk as it is; formats over it would need a size that changes. */
+static int open_remote(struct image *img, const char *format, struct err *err)
+{
+	uint8_t magic[4];
+	int ret;
+
+	img->remote = remote_open(img->path, !(img->flags & IMAGE_RDWR), CONNECTIONS, err);
+	if (!img->remote)
+		return -EIO;
+	img->size = remote_size(img->remote);
+	if (format && strcmp(format, "raw"))
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw is", img->path,
+			       format);
+	if (format || img->size < sizeof(magic))
+		return 0;
+	ret = remote_read(img->remote, 0, magic, sizeof(magic), err);
+	if (!ret && !memcmp(magic, "QFI\xfb", 4))
+		ret = err_set(err, ENOTSUP, "%s has a qcow2 image on it: give format=raw to use it as it is",
+			      img->path);
+	return ret;
+}
+
 struct image *image_open_chain(const char *path, const char *format, unsigned flags, const struct image_chain *up,
 			       struct err *err)
 {
@@ -120,6 +152,14 @@ struct image *image_open_chain(const char *path, const char *format, unsigned fl
 		return NULL;
 	}
 	img->flags = flags;
+	img->fd = -1;
+	if (remote_is_uri(path)) {
+		if (open_remote(img, format, err)) {
+			image_close(img, NULL);
+			return NULL;
+		}
+		return img;
+	}
 	img->fd = open(path, (flags & IMAGE_RDWR ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
 	ret = img->fd < 0 ? err_set_errno(err, errno, "cannot open %s", path) : set_up(img, format, up, err);
 	if (ret) {
@@ -145,6 +185,7 @@ int image_close(struct image *img, struct err *err)
 		close(img->fd);
 	}
 	ret = qcow2_close(img->q, err);
+	remote_close(img->remote);
 	free(img->path);
 	free(img);
 	return ret;
@@ -184,6 +225,8 @@ int image_read(struct image *img, uint64_t offset, void *buf, size_t len, struct
 	memset((uint8_t *)buf + n, 0, len - n);
 	if (img->q)
 		return n ? qcow2_read(img->q, offset, buf, n, err) : 0;
+	if (img->remote)
+		return n ? remote_read(img->remote, offset, buf, n, err) : 0;
 	while (done < n) {
 		ssize_t got = pread(img->fd, (uint8_t *)buf + done, n - done, offset + done);
 
@@ -205,8 +248,10 @@ int image_write(struct image *img, uint64_t offset, const void *buf, size_t len,
 
 	if (img->q)
 		return qcow2_write(img->q, offset, buf, len, err);
-	if (!(img->flags & IMAGE_GROW) && (offset > img->size || len > img->size - offset))
+	if ((img->remote || !(img->flags & IMAGE_GROW)) && (offset > img->size || len > img->size - offset))
 		return err_set(err, EINVAL, "%s: bytes past its end are to be written", img->path);
+	if (img->remote)
+		return remote_write(img->remote, offset, buf, len, false, err);
 	while (done < len) {
 		ssize_t n = pwrite(img->fd, (const uint8_t *)buf + done, len - done, offset + done);
 
@@ -227,6 +272,8 @@ int image_zero(struct image *img, uint64_t offset, uint64_t len, bool unmap, str
 
 	if (img->q)
 		return qcow2_zero(img->q, offset, len, unmap, err);
+	if (img->remote)
+		return remote_zero(img->remote, offset, len, unmap, err);
 	if (unmap && !img->no_punch && len) {
 		if (!fallocate(img->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len))
 			return 0;
@@ -248,6 +295,8 @@ int image_flush(struct image *img, struct err *err)
 		return qcow2_flush(img->q, err);
 	if (img->flags & IMAGE_UNSAFE)
 		return 0;
+	if (img->remote)
+		return remote_flush(img->remote, err);
 	return fdatasync(img->fd) ? err_set_errno(err, errno, "%s: waiting for the disk", img->path) : 0;
 }
 
@@ -273,14 +322,41 @@ static void map_raw(struct image *img, uint64_t offset, uint64_t len, struct ima
 	e->len = end - offset;
 }
 
+struct image *image_backing(const struct image *img)
+{
+	return img->q ? qcow2_backing(img->q) : NULL;
+}
+
+int image_resize(struct image *img, uint64_t size, struct err *err)
+{
+	if (img->q)
+		return qcow2_resize(img->q, size, err);
+	if (img->remote)
+		return err_set(err, ENOTSUP, "%s has the size that its server gives it", img->path);
+	if (ftruncate(img->fd, size) || fsync(img->fd))
+		return err_set_errno(err, errno, "cannot resize %s", img->path);
+	img->size = size;
+	return 0;
+}
+
 int image_map(struct image *img, uint64_t offset, uint64_t len, struct image_extent *e, struct err *err)
 {
+	return image_map_above(img, UINT_MAX, offset, len, e, err);
+}
+
+int image_map_above(struct image *img, unsigned levels, uint64_t offset, uint64_t len, struct image_extent *e,
+		    struct err *err)
+{
 	uint64_t size = image_size(img), most = size - offset < len ? size - offset : len, n;
-	struct image *backing = img->q ? qcow2_backing(img->q) : NULL;
+	struct image *backing = image_backing(img);
 	int ret;
 
 	if (offset >= size || !len)
 		return err_set(err, EINVAL, "%s: byte %llu is past its end", img->path, (unsigned long long)offset);
+	if (img->remote) {
+		*e = (struct image_extent){ .present = true, .path = img->path, .has_offset = true, .offset = offset };
+		return remote_map(img->remote, offset, most, &e->data, &e->zero, &e->len, err);
+	}
 	if (!img->q) {
 		map_raw(img, offset, most, e);
 		return 0;
@@ -290,9 +366,9 @@ int image_map(struct image *img, uint64_t offset, uint64_t len, struct image_ext
 		return ret;
 	n = e->len;
 	*e = (struct image_extent){ .len = n, .zero = true, .path = img->path };
-	if (!backing || offset >= image_size(backing))
+	if (!backing || levels == 1 || offset >= image_size(backing))
 		return 0;
-	ret = image_map(backing, offset, n, e, err);
+	ret = image_map_above(backing, levels - 1, offset, n, e, err);
 	e->depth++;
 	return ret;
 }

@@ -19,11 +19,13 @@ struct qcow2;
 
 enum image_flags {
 	IMAGE_RDWR = 1,
-	IMAGE_NO_BACKING = 2, /* what only the backing file has reads as zeroes */
-	IMAGE_NO_LOCK = 4,    /* for a look at what somebody else writes */
-	IMAGE_CHECK = 8,      /* take images that are marked dirty or corrupt, as they are */
-	IMAGE_UNSAFE = 16,    /* never wait for the disk */
-	IMAGE_GROW = 32,      /* raw: writes past the end extend the file */
+	IMAGE_NO_BACKING = 2,	 /* what only the backing file has reads as zeroes */
+	IMAGE_NO_LOCK = 4,	 /* for a look at what somebody else writes */
+	IMAGE_CHECK = 8,	 /* take images that are marked dirty or corrupt, as they are */
+	IMAGE_UNSAFE = 16,	 /* never wait for the disk */
+	IMAGE_GROW = 32,	 /* raw: writes past the end extend the file */
+	IMAGE_KEEP_ZEROES = 128, /* zeroes are written down even where nothing lies below: another backing file comes */
+	IMAGE_BACKING_NO_LOCK = 64, /* whoever opens it has locked its backing files, or writes them itself */
 };
 
 /* format NULL: probed. */
@@ -54,6 +56,11 @@ struct image_extent {
 };
 /* The stretch at offset, at most len (not 0) bytes long. */
 int image_map(struct image *img, uint64_t offset, uint64_t len, struct image_extent *e, struct err *err);
+/* As if only the first `levels` images of the chain were there. */
+int image_map_above(struct image *img, unsigned levels, uint64_t offset, uint64_t len, struct image_extent *e,
+		    struct err *err);
+struct image *image_backing(const struct image *img); /* or NULL */
+int image_resize(struct image *img, uint64_t size, struct err *err);
 
 /* Files on the way down a backing chain, for finding loops. */
 struct image_chain {

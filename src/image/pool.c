@@ -14,6 +14,7 @@
 
 #include "image/block_int.h"
 #include "image/qcow2.h"
+#include "image/remote.h"
 
 #define POOL_THREADS 4
 
@@ -77,6 +78,31 @@ static int perform_qcow2(const struct block *b, const struct block_request *r)
 	return ret || !sync ? ret : qcow2_flush(b->qcow2, NULL);
 }
 
+static int perform_remote(const struct block *b, const struct block_request *r)
+{
+	bool fua = b->dsync || (r->fua && !b->unsafe);
+	uint64_t at = r->offset;
+	int ret = 0;
+
+	switch (r->op) {
+	case BLOCK_READ:
+	case BLOCK_WRITE:
+		for (int i = 0; !ret && i < r->niov; at += r->iov[i++].iov_len)
+			ret = r->op == BLOCK_READ
+				      ? remote_read(b->remote, at, r->iov[i].iov_base, r->iov[i].iov_len, NULL)
+				      : remote_write(b->remote, at, r->iov[i].iov_base, r->iov[i].iov_len, fua, NULL);
+		return ret;
+	case BLOCK_WRITE_ZEROES:
+		ret = remote_zero(b->remote, at, r->len, r->unmap, NULL);
+		return ret || !b->dsync ? ret : remote_flush(b->remote, NULL);
+	case BLOCK_DISCARD:
+		return remote_discard(b->remote, at, r->len, NULL);
+	case BLOCK_FLUSH:
+		return b->readonly || b->unsafe ? 0 : remote_flush(b->remote, NULL);
+	}
+	return -EINVAL;
+}
+
 static int perform(const struct step *s)
 {
 	const struct block *b = s->q->b;
@@ -102,6 +128,8 @@ static int perform(const struct step *s)
 		break;
 	case STEP_QCOW2:
 		return perform_qcow2(b, s->r);
+	case STEP_REMOTE:
+		return perform_remote(b, s->r);
 	case STEP_NOP:
 		return s->result;
 	}

@@ -33,7 +33,7 @@ static void link_newest(struct qcow2_cache *c, struct qcow2_table *t)
 	c->newest = t;
 }
 
-static struct qcow2_table *find(struct qcow2_cache *c, uint64_t offset)
+struct qcow2_table *qcow2_cache_find(struct qcow2_cache *c, uint64_t offset)
 {
 	struct qcow2_table *t = *bucket_of(c, offset);
 
@@ -70,7 +70,7 @@ void qcow2_cache_free(struct qcow2_cache *c)
 
 void qcow2_cache_drop(struct qcow2_cache *c, uint64_t offset)
 {
-	struct qcow2_table *t = find(c, offset);
+	struct qcow2_table *t = qcow2_cache_find(c, offset);
 
 	if (t)
 		release(c, t);
@@ -123,7 +123,7 @@ static int write_l1(struct qcow2 *q, struct err *err)
 }
 
 /* Everything dirty, in the order that the head of qcow2_int.h explains. */
-int qcow2_writeback(struct qcow2 *q, struct err *err)
+int qcow2_writeback_tables(struct qcow2 *q, struct err *err)
 {
 	bool l1 = q->l1_dirty_to > 0;
 	int ret = 0;
@@ -140,6 +140,13 @@ int qcow2_writeback(struct qcow2 *q, struct err *err)
 		if (!ret)
 			ret = write_l1(q, err);
 	}
+	return ret;
+}
+
+int qcow2_writeback(struct qcow2 *q, struct err *err)
+{
+	int ret = qcow2_writeback_tables(q, err);
+
 	if (!ret && q->nfrees) {
 		ret = qcow2_sync(q, err);
 		if (!ret)
@@ -160,9 +167,8 @@ static int evict(struct qcow2 *q, struct qcow2_cache *c, struct err *err)
 	if (t->dirty && c == &q->refs)
 		ret = write_table(q, c, t, err);
 	else if (t->dirty)
-		ret = qcow2_writeback(q, err);
-	/* Writing back may have released some by itself. */
-	if (!ret && c->count >= c->max)
+		ret = qcow2_writeback_tables(q, err);
+	if (!ret)
 		release(c, c->oldest);
 	return ret;
 }
@@ -170,7 +176,7 @@ static int evict(struct qcow2 *q, struct qcow2_cache *c, struct err *err)
 int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *c, uint64_t offset, bool fresh, struct qcow2_table **out,
 		    struct err *err)
 {
-	struct qcow2_table *t = find(c, offset);
+	struct qcow2_table *t = qcow2_cache_find(c, offset);
 	int ret;
 
 	if (t) {

@@ -135,6 +135,10 @@ static int count_l2(struct checking *k, const uint64_t *table, bool active, stru
 			continue;
 		}
 		offset = e & Q_OFFSET;
+		if (DATA_FILE(q)) {
+			k->c->allocated += active && (offset || e & Q_COPIED);
+			continue; /* in a file where nothing is counted */
+		}
 		if (bitmap & bitmap >> 32 & 0xffffffffu)
 			report(k, true, "ERROR: an L2 entry's bitmap %#llx says both data and zeroes",
 			       (unsigned long long)bitmap);
@@ -188,6 +192,13 @@ static int count_snapshot(struct checking *k, const struct qcow2_snapshot *s, st
 	return ret;
 }
 
+static int count_bitmap(void *opaque, uint64_t offset, uint64_t bytes, const char *what, struct err *err)
+{
+	struct checking *k = opaque;
+
+	return table_ok(k, offset, what) ? count(k, offset, bytes, what, err) : 0;
+}
+
 static int count_guest(struct checking *k, struct err *err)
 {
 	struct qcow2 *q = k->q;
@@ -201,7 +212,7 @@ static int count_guest(struct checking *k, struct err *err)
 		ret = count(k, q->h.snapshots_offset, q->snapshots_bytes, "snapshot table", err);
 	for (unsigned i = 0; !ret && i < q->h.nb_snapshots; i++)
 		ret = count_snapshot(k, &q->snapshots[i], err);
-	return ret;
+	return ret ? ret : qcow2_bitmaps_each(q, count_bitmap, k, err);
 }
 
 static int count_refs(struct checking *k, struct err *err)
@@ -416,7 +427,7 @@ static int check_flags(struct checking *k, bool fix, struct err *err)
 		for (uint32_t j = 0; !ret && j < 1u << q->l2_bits; j++) {
 			uint64_t e = be64toh(table[j << ext]);
 
-			if (e & Q_COMPRESSED)
+			if (e & Q_COMPRESSED || DATA_FILE(q))
 				continue;
 			ret = check_flag(k, &e, "data cluster", fix, &changed, err);
 			table[j << ext] = htobe64(e);
@@ -480,9 +491,6 @@ int qcow2_do_check(struct qcow2 *q, enum qcow2_fix fix, struct qcow2_check *c, s
 
 	c->corruptions = c->leaks = c->corruptions_fixed = c->leaks_fixed = c->errors = 0;
 	c->total = q_clusters(q, q->h.size);
-	if (q->h.autoclear & Q_AUTOCLEAR_BITMAPS)
-		return err_set(err, ENOTSUP, "%s has persistent bitmaps, whose clusters Keel cannot check yet",
-			       q->path);
 	ret = look(&k, fix != QCOW2_FIX_NONE, err);
 	if (!ret && fix == QCOW2_FIX_ALL && (k.too_low || k.rebuild))
 		ret = repair_refs(&k, err);
@@ -505,11 +513,11 @@ int qcow2_check(struct qcow2 *q, enum qcow2_fix fix, struct qcow2_check *c, stru
 {
 	int ret;
 
-	pthread_mutex_lock(&q->lock);
+	qcow2_exclusive_begin(q);
 	if (fix != QCOW2_FIX_NONE && !(q->flags & IMAGE_RDWR))
 		ret = err_set(err, EROFS, "%s is open for reading only", q->path);
 	else
 		ret = qcow2_do_check(q, fix, c, err);
-	pthread_mutex_unlock(&q->lock);
+	qcow2_exclusive_end(q);
 	return ret;
 }

@@ -39,31 +39,48 @@ static bool unzstd_cluster(uint8_t *out, size_t room, const uint8_t *in, size_t 
 	return good;
 }
 
-int qcow2_unpack(struct qcow2 *q, uint64_t entry, const uint8_t **data, struct err *err)
+int qcow2_unpack(struct qcow2 *q, uint64_t entry, uint64_t in, uint8_t *buf, size_t len, struct err *err)
 {
 	uint64_t offset, bytes;
-	bool good;
+	bool good = false, unlocked;
+	uint8_t *zip, *whole;
 	int ret;
 
-	*data = q->unzip;
-	if (q->unzip_of == entry)
+	if (q->unzip_of == entry) {
+		memcpy(buf, q->unzip + in, len);
 		return 0;
+	}
 	qcow2_packed_range(q, entry, &offset, &bytes);
 	if (bytes > 2 * q->cluster_size + 512 || offset >= q->file_end)
 		return qcow2_corrupt(q, err, "a compressed cluster is at byte %#llx of the file, %llu bytes long",
 				     (unsigned long long)offset, (unsigned long long)bytes);
-	/* The last one of a file may be cut at its last byte. */
-	ret = qcow2_file_read_data(q, offset, q->zip, bytes, err);
-	if (ret)
-		return ret;
-	q->unzip_of = 0;
-	good = q->h.compression == QCOW2_ZSTD ? unzstd_cluster(q->unzip, q->cluster_size, q->zip, bytes)
-					      : inflate_cluster(q->unzip, q->cluster_size, q->zip, bytes);
-	if (!good) /* data of the guest's, not metadata: no reason to stop writing */
-		return err_set(err, EIO, "%s: the compressed cluster at byte %#llx of the file cannot be unpacked",
-			       q->path, (unsigned long long)offset);
-	q->unzip_of = entry;
-	return 0;
+	zip = malloc(bytes);
+	whole = len == q->cluster_size ? buf : malloc(q->cluster_size);
+	if (!zip || !whole) {
+		ret = err_set(err, ENOMEM, "%s: no memory to unpack a cluster", q->path);
+	} else {
+		unlocked = qcow2_unlock_for_data(q);
+		/* The last one of a file may be cut at its last byte. */
+		ret = qcow2_file_read_data(q, offset, zip, bytes, err);
+		if (!ret)
+			good = q->h.compression == QCOW2_ZSTD ? unzstd_cluster(whole, q->cluster_size, zip, bytes)
+							      : inflate_cluster(whole, q->cluster_size, zip, bytes);
+		qcow2_lock_after_data(q, unlocked);
+		if (!ret && !good) /* data of the guest's, not metadata: no reason to stop writing */
+			ret = err_set(err, EIO,
+				      "%s: the compressed cluster at byte %#llx of the file cannot be unpacked",
+				      q->path, (unsigned long long)offset);
+	}
+	if (!ret && whole != buf) {
+		memcpy(buf, whole + in, len);
+		/* Who reads a part reads the next part soon. */
+		memcpy(q->unzip, whole, q->cluster_size);
+		q->unzip_of = entry;
+	}
+	free(zip);
+	if (whole != buf)
+		free(whole);
+	return ret;
 }
 
 /* 0: it does not become shorter. */
@@ -122,10 +139,10 @@ static int alloc_bytes(struct qcow2 *q, size_t n, uint64_t *offset, struct err *
 	return ret;
 }
 
-static int write_packed(struct qcow2 *q, uint64_t cluster, const uint8_t *in, struct err *err)
+static int write_packed(struct qcow2 *q, uint64_t cluster, const uint8_t *in, const uint8_t *zip, size_t n,
+			struct err *err)
 {
 	unsigned x = 62 - (q->h.cluster_bits - 8);
-	size_t n = pack(q, q->zip, q->cluster_size - 1, in);
 	struct qcow2_entry e, old;
 	uint64_t offset;
 	int ret;
@@ -136,7 +153,7 @@ static int write_packed(struct qcow2 *q, uint64_t cluster, const uint8_t *in, st
 	if (!ret && (offset + n) >> x)
 		ret = err_set(err, EFBIG, "%s: compressed clusters cannot be that far in the file", q->path);
 	if (!ret)
-		ret = qcow2_file_write(q, offset, q->zip, n, err);
+		ret = qcow2_data_write(q, offset, zip, n, err);
 	if (!ret)
 		ret = qcow2_lookup_write(q, cluster, &e, err);
 	if (ret)
@@ -151,23 +168,37 @@ static int write_packed(struct qcow2 *q, uint64_t cluster, const uint8_t *in, st
 
 int qcow2_write_compressed(struct qcow2 *q, uint64_t offset, const void *buf, size_t len, struct err *err)
 {
-	uint8_t *whole = NULL;
-	int ret;
+	uint64_t size = qcow2_size(q);
+	struct qcow2_range range;
+	uint8_t *whole = NULL, *zip;
+	size_t n = 0;
+	int ret = 0;
 
-	pthread_mutex_lock(&q->lock);
-	ret = qcow2_begin_write(q, err);
-	if (!ret && (q_in_cluster(q, offset) || len > q->cluster_size || offset > q->h.size ||
-		     len > q->h.size - offset || (len < q->cluster_size && offset + len != q->h.size)))
-		ret = err_set(err, EINVAL, "%s: only whole clusters can be compressed", q->path);
-	if (!ret && len < q->cluster_size) {
+	if (DATA_FILE(q))
+		return err_set(err, ENOTSUP, "%s has an external data file, where nothing can be compressed", q->path);
+	if (q_in_cluster(q, offset) || len > q->cluster_size || offset > size || len > size - offset ||
+	    (len < q->cluster_size && offset + len != size))
+		return err_set(err, EINVAL, "%s: only whole clusters can be compressed", q->path);
+	zip = malloc(q->cluster_size);
+	if (len < q->cluster_size)
 		whole = calloc(1, q->cluster_size);
-		ret = whole ? 0 : err_set(err, ENOMEM, "%s: no memory for a cluster", q->path);
-		if (!ret)
-			buf = memcpy(whole, buf, len);
-	}
+	if (!zip || (len < q->cluster_size && !whole))
+		ret = err_set(err, ENOMEM, "%s: no memory for a cluster", q->path);
+	else if (whole)
+		buf = memcpy(whole, buf, len);
 	if (!ret)
-		ret = write_packed(q, offset, buf, err);
-	free(whole);
+		n = pack(q, zip, q->cluster_size - 1, buf); /* where many threads can at a time */
+	pthread_mutex_lock(&q->lock);
+	if (!ret)
+		ret = qcow2_begin_write(q, err);
+	if (!ret) {
+		qcow2_range_lock(q, &range, offset, len);
+		qcow2_bitmaps_mark(q, offset, len);
+		ret = write_packed(q, offset, buf, zip, n, err);
+		qcow2_range_unlock(q, &range);
+	}
 	pthread_mutex_unlock(&q->lock);
+	free(whole);
+	free(zip);
 	return ret;
 }

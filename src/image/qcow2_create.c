@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "image/qcow2_int.h"
@@ -19,7 +20,9 @@ static int header_of(const struct qcow2_create_options *o, const char *path, str
 		.size = size,
 		.header_length = 112,
 		.compression = o->compression,
-		.incompat = (o->compression ? Q_INCOMPAT_COMPRESSION : 0) | (ext ? Q_INCOMPAT_EXTENDED_L2 : 0),
+		.incompat = (o->compression ? Q_INCOMPAT_COMPRESSION : 0) | (ext ? Q_INCOMPAT_EXTENDED_L2 : 0) |
+			    (o->data_file ? Q_INCOMPAT_DATA_FILE : 0),
+		.autoclear = o->data_file && o->data_file_raw ? Q_AUTOCLEAR_DATA_RAW : 0,
 		.compat = o->lazy_refcounts ? Q_COMPAT_LAZY : 0,
 	};
 	if (h->version != 2 && h->version != 3)
@@ -35,8 +38,8 @@ static int header_of(const struct qcow2_create_options *o, const char *path, str
 		if (bits != 16 || h->incompat || h->compat)
 			return err_set(
 				err, EINVAL,
-				"%s: refcount_bits other than 16, lazy_refcounts, extended_l2 and compression_type "
-				"need compat=1.1",
+				"%s: refcount_bits other than 16, lazy_refcounts, extended_l2, compression_type and "
+				"data_file need compat=1.1",
 				path);
 	}
 	if (ext && h->cluster_bits < 14)
@@ -88,7 +91,8 @@ static int write_refs(struct qcow2 *q, const struct layout *l, struct err *err)
 
 int qcow2_create(int fd, const char *path, const struct qcow2_create_options *o, struct err *err)
 {
-	struct qcow2 q = { .fd = fd, .path = (char *)path };
+	struct qcow2 q = { .fd = fd, .data_fd = fd, .direct_fd = -1, .path = (char *)path };
+	struct qcow2_names names = { o->backing, o->backing_format, o->data_file };
 	struct layout l;
 	uint8_t *first = NULL;
 	int ret = header_of(o, path, &q.h, err);
@@ -108,10 +112,14 @@ int qcow2_create(int fd, const char *path, const struct qcow2_create_options *o,
 		return err_set(err, EINVAL, "%s: a backing file's name has from 1 to 1023 bytes", path);
 	if (o->backing_format && strlen(o->backing_format) > 15)
 		return err_set(err, EINVAL, "%s: there is no format '%s'", path, o->backing_format);
+	if (o->data_file_raw && (o->backing || !o->data_file))
+		return err_set(err, EINVAL, "%s: data_file_raw needs a data_file and no backing file", path);
+	if (o->data_file && (!o->data_file[0] || strlen(o->data_file) > 1023))
+		return err_set(err, EINVAL, "%s: a data file's name has from 1 to 1023 bytes", path);
 	first = malloc(q.cluster_size);
 	if (!first)
 		return err_set(err, ENOMEM, "%s: no memory for its header", path);
-	if (!qcow2_header_build(&q.h, o->backing, o->backing_format, first, q.cluster_size))
+	if (!qcow2_header_build(&q.h, &names, first, q.cluster_size))
 		ret = err_set(err, EINVAL, "%s: the backing file's name does not fit in a cluster of %u bytes", path,
 			      1u << q.h.cluster_bits);
 	/* Room for the L1 table, lest a full disk is met when it has to be written. Where that can't be had it is a
@@ -249,23 +257,53 @@ static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 	return ret;
 }
 
+/* The data file has the disk's size, where it is the disk; and each of its clusters an entry. */
+static int size_data_file(struct qcow2 *q, uint64_t from, uint64_t size, struct err *err)
+{
+	struct stat st;
+
+	if (!DATA_RAW(q))
+		return 0;
+	if (fstat(q->data_fd, &st) || (S_ISREG(st.st_mode) && ftruncate(q->data_fd, size)))
+		return err_set_errno(err, errno, "cannot resize %s", q->data_path);
+	return size > from ? qcow2_do_preallocate(q, from, NULL, err) : 0;
+}
+
+int qcow2_do_resize(struct qcow2 *q, uint64_t size, struct err *err)
+{
+	uint64_t old = q->h.size;
+	int ret = qcow2_begin_write(q, err);
+
+	if (!ret && (size & 511 || size > 1ull << 62))
+		ret = err_set(err, EINVAL, "%s: the new size must be a multiple of 512", q->path);
+	if (!ret && size != old && q->h.nb_snapshots && q->h.version < 3)
+		ret = err_set(err, ENOTSUP,
+			      "%s has internal snapshots, which have no size of their own in version 2: delete them "
+			      "before it is resized",
+			      q->path);
+	if (!ret && size != old)
+		ret = qcow2_snapshots_keep_size(q, err);
+	if (!ret && size != old)
+		ret = qcow2_bitmaps_resize(q, size, err);
+	if (!ret && size > old)
+		ret = grow(q, size, err);
+	else if (!ret && size < old)
+		ret = shrink(q, size, err);
+	if (!ret && size != old)
+		ret = size_data_file(q, old, size, err);
+	if (!ret && size != old)
+		ret = qcow2_bitmaps_store(q, err);
+	if (!ret)
+		ret = qcow2_do_flush(q, err);
+	return ret;
+}
+
 int qcow2_resize(struct qcow2 *q, uint64_t size, struct err *err)
 {
 	int ret;
 
-	pthread_mutex_lock(&q->lock);
-	ret = qcow2_begin_write(q, err);
-	if (!ret && (size & 511 || size > 1ull << 62))
-		ret = err_set(err, EINVAL, "%s: the new size must be a multiple of 512", q->path);
-	if (!ret && q->h.nb_snapshots)
-		ret = err_set(err, ENOTSUP, "%s has internal snapshots and can't be resized: delete them first",
-			      q->path);
-	if (!ret && size > q->h.size)
-		ret = grow(q, size, err);
-	else if (!ret && size < q->h.size)
-		ret = shrink(q, size, err);
-	if (!ret)
-		ret = qcow2_do_flush(q, err);
-	pthread_mutex_unlock(&q->lock);
+	qcow2_exclusive_begin(q);
+	ret = qcow2_do_resize(q, size, err);
+	qcow2_exclusive_end(q);
 	return ret;
 }

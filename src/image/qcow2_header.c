@@ -10,6 +10,7 @@
 #define EXT_FEATURE_NAMES 0x6803f857u
 #define EXT_CRYPTO 0x0537be77u
 #define EXT_DATA_FILE 0x44415441u
+#define EXT_BITMAPS 0x23852875u
 #define V2_LENGTH 72u
 #define V3_LENGTH 104u
 
@@ -128,17 +129,35 @@ static const struct {
 };
 #define N_FEATURES (sizeof(features) / sizeof(features[0]))
 
+/* Put the end of the extensions and the backing file's name behind `at`. 0: they do not fit. */
+static size_t finish_header(struct qcow2_header *h, const char *backing, uint8_t *buf, size_t at, size_t room)
+{
+	size_t len = backing ? strlen(backing) : 0;
+
+	if (at <= room)
+		at = add_extension(buf, at, room, 0, NULL, 0);
+	if (at > room || len > room - at)
+		return 0;
+	h->backing_offset = backing ? at : 0;
+	h->backing_size = len;
+	if (len)
+		memcpy(buf + at, backing, len);
+	qcow2_header_encode(h, buf);
+	return at + len;
+}
+
 /* The first cluster of a new image: header, extensions, backing file's name. 0: it does not fit. */
-size_t qcow2_header_build(const struct qcow2_header *from, const char *backing, const char *backing_format,
-			  uint8_t *buf, size_t room)
+size_t qcow2_header_build(const struct qcow2_header *from, const struct qcow2_names *n, uint8_t *buf, size_t room)
 {
 	struct qcow2_header h = *from;
 	uint8_t names[N_FEATURES * 48] = { 0 };
-	size_t at = h.header_length, len = backing ? strlen(backing) : 0;
+	size_t at = h.header_length, len = n->backing ? strlen(n->backing) : 0;
 
 	memset(buf, 0, room);
-	if (backing && backing_format)
-		at = add_extension(buf, at, room, EXT_BACKING_FORMAT, backing_format, strlen(backing_format));
+	if (n->backing && n->backing_format)
+		at = add_extension(buf, at, room, EXT_BACKING_FORMAT, n->backing_format, strlen(n->backing_format));
+	if (n->data_file && at <= room)
+		at = add_extension(buf, at, room, EXT_DATA_FILE, n->data_file, strlen(n->data_file));
 	for (unsigned i = 0; i < N_FEATURES; i++) {
 		names[i * 48] = features[i].kind;
 		names[i * 48 + 1] = features[i].bit;
@@ -147,17 +166,100 @@ size_t qcow2_header_build(const struct qcow2_header *from, const char *backing, 
 	/* A nicety, left out where clusters are small. */
 	if (h.version >= 3 && at + 8 + sizeof(names) + 8 + len <= room)
 		at = add_extension(buf, at, room, EXT_FEATURE_NAMES, names, sizeof(names));
-	if (at <= room)
-		at = add_extension(buf, at, room, 0, NULL, 0);
-	if (at > room || len > room - at)
-		return 0;
-	if (backing) {
-		h.backing_offset = at;
-		h.backing_size = len;
-		memcpy(buf + at, backing, len);
+	return finish_header(&h, n->backing, buf, at, room);
+}
+
+/* The header's cluster anew: `names`, and all other extensions as they are in `old`. 0: they do not fit. */
+static size_t rebuild(const struct qcow2 *q, struct qcow2_header *h, const struct qcow2_names *names,
+		      const uint8_t *old, bool features, uint8_t *buf)
+{
+	size_t room = q->cluster_size, at = h->header_length, from = at;
+
+	memcpy(buf, old, at); /* with fields that we do not know */
+	if (names->backing && names->backing_format)
+		at = add_extension(buf, at, room, EXT_BACKING_FORMAT, names->backing_format,
+				   strlen(names->backing_format));
+	while (from + 8 <= room && get32(old + from)) {
+		uint32_t type = get32(old + from), len = get32(old + from + 4);
+
+		if (len > room - from - 8)
+			break; /* refused when it was opened */
+		if (type != EXT_BACKING_FORMAT && (features || type != EXT_FEATURE_NAMES) &&
+		    !(type == EXT_BITMAPS && names->set_bitmaps) && at <= room)
+			at = add_extension(buf, at, room, type, old + from + 8, len);
+		from += 8 + q_round_up(len, 8);
 	}
-	qcow2_header_encode(&h, buf);
-	return at + len;
+	if (names->bitmaps && at <= room)
+		at = add_extension(buf, at, room, EXT_BITMAPS, names->bitmaps, 24);
+	return finish_header(h, names->backing, buf, at, room);
+}
+
+int qcow2_header_update(struct qcow2 *q, const struct qcow2_names *names, struct err *err)
+{
+	struct qcow2_header h = q->h;
+	uint8_t *old = malloc(q->cluster_size), *buf = calloc(1, q->cluster_size);
+	int ret = old && buf ? 0 : err_set(err, ENOMEM, "%s: no memory for the header", q->path);
+
+	if (!ret)
+		ret = qcow2_file_read_data(q, 0, old, q->cluster_size, err);
+	/* The features' names are a nicety, left out where clusters are small. */
+	if (!ret && !rebuild(q, &h, names, old, true, buf)) {
+		memset(buf, 0, q->cluster_size);
+		if (!rebuild(q, &h, names, old, false, buf))
+			ret = err_set(err, ENOSPC, "%s: the names do not fit in the header's cluster of %llu bytes",
+				      q->path, (unsigned long long)q->cluster_size);
+	}
+	if (!ret)
+		ret = qcow2_file_write(q, 0, buf, q->cluster_size, err);
+	if (!ret)
+		ret = qcow2_sync(q, err);
+	if (!ret)
+		q->h = h;
+	free(old);
+	free(buf);
+	return ret;
+}
+
+static int set_backing(struct qcow2 *q, const char *name, const char *format, struct err *err)
+{
+	char *n = name ? strdup(name) : NULL, *f = name && format ? strdup(format) : NULL;
+	struct qcow2_names names = { .backing = n, .backing_format = f };
+	int ret = 0;
+
+	if ((name && !n) || (name && format && !f))
+		ret = err_set(err, ENOMEM, "%s: no memory", q->path);
+	else if (name && (!name[0] || strlen(name) > 1023))
+		ret = err_set(err, EINVAL, "%s: a backing file's name has from 1 to 1023 bytes", q->path);
+	else if (f && strlen(f) > 15)
+		ret = err_set(err, EINVAL, "%s: there is no format '%s'", q->path, f);
+	else if (name && DATA_RAW(q))
+		ret = err_set(err, EINVAL, "%s: with data_file_raw there can't be a backing file", q->path);
+	if (!ret)
+		ret = qcow2_header_update(q, &names, err);
+	if (ret) {
+		free(n);
+		free(f);
+		return ret;
+	}
+	free(q->backing_name);
+	free(q->backing_format);
+	q->backing_name = n;
+	q->backing_format = f;
+	return 0;
+}
+
+int qcow2_set_backing(struct qcow2 *q, const char *name, const char *format, struct err *err)
+{
+	int ret;
+
+	qcow2_exclusive_begin(q);
+	ret = qcow2_begin_write(q, err);
+	if (!ret)
+		ret = qcow2_do_flush(q, err);
+	if (!ret)
+		ret = set_backing(q, name, format, err);
+	qcow2_exclusive_end(q);
+	return ret;
 }
 
 /* ---- Reading --------------------------------------------------------------- */
@@ -177,7 +279,8 @@ static const char *feature_name(struct qcow2 *q, unsigned bit)
 
 static int check_features(struct qcow2 *q, struct err *err)
 {
-	const uint64_t known = Q_INCOMPAT_DIRTY | Q_INCOMPAT_CORRUPT | Q_INCOMPAT_COMPRESSION | Q_INCOMPAT_EXTENDED_L2;
+	const uint64_t known = Q_INCOMPAT_DIRTY | Q_INCOMPAT_CORRUPT | Q_INCOMPAT_DATA_FILE | Q_INCOMPAT_COMPRESSION |
+			       Q_INCOMPAT_EXTENDED_L2;
 	uint64_t unknown = q->h.incompat & ~known;
 
 	for (unsigned bit = 0; bit < 64; bit++)
@@ -280,6 +383,18 @@ static int read_extensions(struct qcow2 *q, const uint8_t *buf, size_t end, stru
 				return err_set(err, EINVAL, "%s: the backing format's name is %u bytes long", q->path,
 					       len);
 			q->backing_format = strndup((const char *)buf + at, len);
+		}
+		if (type == EXT_DATA_FILE && !q->data_name) {
+			if (!len || len > 1023 || memchr(buf + at, 0, len))
+				return err_set(err, EINVAL, "%s: the data file's name in the header is no name",
+					       q->path);
+			q->data_name = strndup((const char *)buf + at, len);
+		}
+		if (type == EXT_BITMAPS && len >= 24) {
+			q->has_bitmaps = true;
+			q->nbitmaps = get32(buf + at);
+			q->bitmap_dir_size = get64(buf + at + 8);
+			q->bitmap_dir = get64(buf + at + 16);
 		}
 		if (type == EXT_CRYPTO)
 			return err_set(err, ENOTSUP, "%s is encrypted, which is not supported yet", q->path);

@@ -19,6 +19,7 @@ static int check_range(struct qcow2 *q, uint64_t offset, uint64_t len, struct er
 
 int qcow2_begin_write(struct qcow2 *q, struct err *err)
 {
+	const uint64_t keep = Q_AUTOCLEAR_DATA_RAW | (q->nbitmaps ? Q_AUTOCLEAR_BITMAPS : 0);
 	int ret;
 
 	if (!q->writable)
@@ -28,10 +29,10 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 	if (q->touched)
 		return 0;
 	/* Others' features that need each writer's care are void from now on; lazy refcounts may be behind. */
-	if (q->h.autoclear || LAZY(q)) {
+	if (q->h.autoclear & ~keep || LAZY(q)) {
 		struct qcow2_header before = q->h;
 
-		q->h.autoclear = 0;
+		q->h.autoclear &= keep;
 		if (LAZY(q))
 			q->h.incompat |= Q_INCOMPAT_DIRTY;
 		ret = qcow2_header_write(q, err);
@@ -41,7 +42,31 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 		}
 	}
 	q->touched = true;
-	return 0;
+	ret = qcow2_bitmaps_begin(q, err);
+	if (ret)
+		q->touched = false;
+	return ret;
+}
+
+/* Lock, and have these clusters to ourselves. */
+static int range_begin(struct qcow2 *q, struct qcow2_range *r, uint64_t offset, uint64_t len, struct err *err)
+{
+	int ret;
+
+	pthread_mutex_lock(&q->lock);
+	qcow2_range_lock(q, r, offset, len);
+	ret = check_range(q, offset, len, err); /* only now: it may have been resized */
+	if (!ret)
+		ret = qcow2_begin_write(q, err);
+	if (!ret)
+		qcow2_bitmaps_mark(q, offset, len);
+	return ret;
+}
+
+static void range_end(struct qcow2 *q, struct qcow2_range *r)
+{
+	qcow2_range_unlock(q, r);
+	pthread_mutex_unlock(&q->lock);
 }
 
 /* ---- Reading ---------------------------------------------------------------- */
@@ -49,11 +74,18 @@ int qcow2_begin_write(struct qcow2 *q, struct err *err)
 static int read_backing(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len, struct err *err)
 {
 	uint64_t size = q->backing ? image_size(q->backing) : 0, n = offset < size ? size - offset : 0;
+	bool unlocked;
+	int ret;
 
 	if (n > len)
 		n = len;
 	memset(buf + n, 0, len - n);
-	return n ? image_read(q->backing, offset, buf, n, err) : 0;
+	if (!n)
+		return 0;
+	unlocked = qcow2_unlock_for_data(q);
+	ret = image_read(q->backing, offset, buf, n, err);
+	qcow2_lock_after_data(q, unlocked);
+	return ret;
 }
 
 /* len bytes in one unit. */
@@ -62,7 +94,6 @@ static int read_unit(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len,
 	uint64_t in = q_in_cluster(q, offset);
 	struct qcow2_entry e;
 	enum qcow2_kind kind;
-	const uint8_t *data;
 	int ret = qcow2_lookup(q, offset, &e, err);
 
 	if (!ret)
@@ -73,12 +104,9 @@ static int read_unit(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len,
 	case Q_UNALLOCATED:
 		return read_backing(q, offset, buf, len, err);
 	case Q_NORMAL:
-		return qcow2_file_read_data(q, e.host + in, buf, len, err);
+		return qcow2_data_read(q, e.host + in, buf, len, err);
 	case Q_PACKED:
-		ret = qcow2_unpack(q, e.entry, &data, err);
-		if (!ret)
-			memcpy(buf, data + in, len);
-		return ret;
+		return qcow2_unpack(q, e.entry, in, buf, len, err);
 	default:
 		memset(buf, 0, len);
 		return 0;
@@ -117,7 +145,7 @@ static int do_read(struct qcow2 *q, uint64_t offset, uint8_t *buf, size_t len, s
 			continue;
 		}
 		if (run) {
-			ret = qcow2_file_read_data(q, host, buf, run, err);
+			ret = qcow2_data_read(q, host, buf, run, err);
 			n = run;
 			run = 0;
 		} else {
@@ -161,7 +189,7 @@ static int write_around(struct qcow2 *q, uint64_t host, uint64_t cluster, uint64
 	int ret = 0;
 
 	if (!head && !tail)
-		return qcow2_file_write(q, host + in, buf, len, err);
+		return qcow2_data_write(q, host + in, buf, len, err);
 	around = malloc(to - from);
 	if (!around)
 		return err_set(err, ENOMEM, "%s: no memory to write a cluster", q->path);
@@ -171,7 +199,7 @@ static int write_around(struct qcow2 *q, uint64_t host, uint64_t cluster, uint64
 		ret = do_read(q, cluster + in + len, around + head + len, tail, err);
 	if (!ret) {
 		memcpy(around + head, buf, len);
-		ret = qcow2_file_write(q, host + from, around, to - from, err);
+		ret = qcow2_data_write(q, host + from, around, to - from, err);
 	}
 	free(around);
 	return ret;
@@ -200,9 +228,9 @@ static int write_private(struct qcow2 *q, struct qcow2_entry *e, uint64_t cluste
 	if (ret)
 		return ret;
 	if (all)
-		return qcow2_file_write(q, e->host + in, buf, len, err);
+		return qcow2_data_write(q, e->host + in, buf, len, err);
 	ret = write_around(q, e->host, cluster, from, to, in, buf, len, err);
-	/* Reading around may have moved tables. */
+	/* Tables may have moved. */
 	if (!ret)
 		ret = qcow2_lookup(q, cluster, e, err);
 	if (ret)
@@ -219,12 +247,12 @@ static int write_new(struct qcow2 *q, struct qcow2_entry *e, uint64_t cluster, u
 	struct qcow2_entry old;
 	int ret;
 
-	if (EXTENDED(q) && !e->host && !(e->entry & Q_COMPRESSED)) {
+	if (EXTENDED(q) && !e->allocated && !(e->entry & Q_COMPRESSED)) {
 		from = in & ~(unit - 1);
 		to = q_round_up(in + len, unit);
 		bitmap = e->bitmap;
 	}
-	ret = qcow2_alloc(q, 1, &host, err);
+	ret = qcow2_alloc_data(q, cluster, &host, err);
 	if (ret)
 		return ret;
 	ret = write_around(q, host, cluster, from, to, in, buf, len, err);
@@ -234,7 +262,8 @@ static int write_new(struct qcow2 *q, struct qcow2_entry *e, uint64_t cluster, u
 	if (!ret)
 		ret = qcow2_release(q, &old, err);
 	if (ret) {
-		(void)qcow2_free_now(q, host >> q->h.cluster_bits, 1, NULL);
+		if (!DATA_FILE(q))
+			(void)qcow2_free_now(q, host >> q->h.cluster_bits, 1, NULL);
 		return ret;
 	}
 	if (EXTENDED(q)) {
@@ -246,6 +275,51 @@ static int write_new(struct qcow2 *q, struct qcow2_entry *e, uint64_t cluster, u
 	return 0;
 }
 
+/* Whole clusters that are not ours yet, as many as find place together: one write. *n: how many there are, and were
+ * written; 0 if there are none. */
+static int write_run(struct qcow2 *q, uint64_t cluster, const uint8_t *buf, uint64_t *n, struct err *err)
+{
+	uint64_t most = *n, start = 0, host;
+	struct qcow2_entry e, old;
+	int ret = 0;
+
+	for (*n = 0; *n < most; ++*n) {
+		ret = qcow2_lookup_write(q, cluster + (*n << q->h.cluster_bits), &e, err);
+		if (ret || e.private)
+			break;
+		ret = qcow2_alloc_data(q, cluster + (*n << q->h.cluster_bits), &host, err);
+		if (ret)
+			break;
+		if (*n && host != start + (*n << q->h.cluster_bits)) {
+			if (!DATA_FILE(q))
+				ret = qcow2_free_now(q, host >> q->h.cluster_bits, 1, err);
+			break;
+		}
+		start = *n ? start : host;
+	}
+	most = *n;
+	/* What was allocated before something failed is written before that is told. */
+	if (most && !q->broken && !qcow2_data_write(q, start, buf, most << q->h.cluster_bits, err))
+		for (*n = 0; *n < most; ++*n) {
+			int stored = qcow2_lookup_write(q, cluster + (*n << q->h.cluster_bits), &e, err);
+
+			old = e;
+			if (!stored)
+				stored = qcow2_release(q, &old, err);
+			if (stored)
+				break;
+			qcow2_entry_store(q, &e, (start + (*n << q->h.cluster_bits)) | Q_COPIED,
+					  EXTENDED(q) ? 0xffffffff : 0);
+		}
+	else
+		*n = 0;
+	if (*n == most)
+		return ret;
+	if (!DATA_FILE(q) && !q->broken)
+		(void)qcow2_free_now(q, (start >> q->h.cluster_bits) + *n, most - *n, NULL);
+	return err && err->code ? -err->code : -EIO;
+}
+
 int qcow2_do_write(struct qcow2 *q, uint64_t offset, const uint8_t *buf, size_t len, struct err *err)
 {
 	int ret = 0;
@@ -254,6 +328,18 @@ int qcow2_do_write(struct qcow2 *q, uint64_t offset, const uint8_t *buf, size_t 
 		uint64_t n = rest_of(offset, len, q->h.cluster_bits), in = q_in_cluster(q, offset);
 		struct qcow2_entry e;
 
+		if (!in && len >= 2 * q->cluster_size) {
+			uint64_t run = len >> q->h.cluster_bits;
+
+			ret = write_run(q, offset, buf, &run, err);
+			if (ret)
+				break;
+			offset += run << q->h.cluster_bits;
+			buf += run << q->h.cluster_bits;
+			len -= run << q->h.cluster_bits;
+			if (run)
+				continue;
+		}
 		ret = qcow2_lookup_write(q, offset, &e, err);
 		if (ret)
 			break;
@@ -270,15 +356,13 @@ int qcow2_do_write(struct qcow2 *q, uint64_t offset, const uint8_t *buf, size_t 
 
 int qcow2_write(struct qcow2 *q, uint64_t offset, const void *buf, size_t len, struct err *err)
 {
+	struct qcow2_range range;
 	int ret;
 
-	pthread_mutex_lock(&q->lock);
-	ret = check_range(q, offset, len, err);
-	if (!ret)
-		ret = qcow2_begin_write(q, err);
+	ret = range_begin(q, &range, offset, len, err);
 	if (!ret)
 		ret = qcow2_do_write(q, offset, buf, len, err);
-	pthread_mutex_unlock(&q->lock);
+	range_end(q, &range);
 	return ret;
 }
 
@@ -286,7 +370,7 @@ int qcow2_write(struct qcow2 *q, uint64_t offset, const void *buf, size_t len, s
 
 static bool backed(struct qcow2 *q, uint64_t cluster)
 {
-	return q->backing_name && (!q->backing || cluster < image_size(q->backing));
+	return q->flags & IMAGE_KEEP_ZEROES || (q->backing_name && (!q->backing || cluster < image_size(q->backing)));
 }
 
 /* Parts of a cluster: written, unless they read as zeroes anyway. */
@@ -312,6 +396,20 @@ static int zero_part(struct qcow2 *q, uint64_t offset, uint64_t len, struct err 
 	return ret;
 }
 
+static int zero_raw(struct qcow2 *q, uint64_t offset, struct err *err)
+{
+	static const uint8_t zeroes[ZEROES];
+	uint64_t end = offset + q->cluster_size < q->h.size ? offset + q->cluster_size : q->h.size;
+	int ret = 0;
+
+	qcow2_punch(q, q->data_fd, offset, end - offset);
+	for (uint64_t n; q->no_punch && !ret && offset < end; offset += n) {
+		n = end - offset < ZEROES ? end - offset : ZEROES;
+		ret = qcow2_data_write(q, offset, zeroes, n, err);
+	}
+	return ret;
+}
+
 /* A whole cluster becomes zeroes; drop: and its space free. */
 static int zero_cluster(struct qcow2 *q, uint64_t offset, bool drop, struct err *err)
 {
@@ -321,7 +419,7 @@ static int zero_cluster(struct qcow2 *q, uint64_t offset, bool drop, struct err 
 
 	if (ret)
 		return ret;
-	if (!(e.entry | e.bitmap) && !backed(q, offset))
+	if (!(e.entry | e.bitmap) && !backed(q, offset) && !DATA_RAW(q))
 		return 0;
 	/* Version 2 has no zero clusters: what is not there reads as zeroes only without a backing file. */
 	if (q->h.version < 3 && (backed(q, offset) || !drop))
@@ -330,6 +428,12 @@ static int zero_cluster(struct qcow2 *q, uint64_t offset, bool drop, struct err 
 	if (ret)
 		return ret;
 	zero = q->h.version < 3 ? 0 : EXTENDED(q) ? 0 : Q_ZERO;
+	if (DATA_RAW(q)) { /* where the other file must say so, too */
+		drop = false;
+		ret = zero_raw(q, offset, err);
+		if (ret)
+			return ret;
+	}
 	if (e.private && !drop) {
 		qcow2_entry_store(q, &e, e.entry | zero, EXTENDED(q) ? 0xffffffffull << 32 : 0);
 		return 0;
@@ -390,15 +494,13 @@ int qcow2_do_zero(struct qcow2 *q, uint64_t offset, uint64_t len, bool unmap, st
 
 int qcow2_zero(struct qcow2 *q, uint64_t offset, uint64_t len, bool unmap, struct err *err)
 {
+	struct qcow2_range range;
 	int ret;
 
-	pthread_mutex_lock(&q->lock);
-	ret = check_range(q, offset, len, err);
-	if (!ret)
-		ret = qcow2_begin_write(q, err);
+	ret = range_begin(q, &range, offset, len, err);
 	if (!ret && len)
 		ret = qcow2_do_zero(q, offset, len, unmap, err);
-	pthread_mutex_unlock(&q->lock);
+	range_end(q, &range);
 	return ret;
 }
 
@@ -415,19 +517,17 @@ int qcow2_do_discard(struct qcow2 *q, uint64_t offset, uint64_t len, struct err 
 
 int qcow2_discard(struct qcow2 *q, uint64_t offset, uint64_t len, struct err *err)
 {
+	struct qcow2_range range;
 	int ret;
 
-	pthread_mutex_lock(&q->lock);
-	ret = check_range(q, offset, len, err);
-	if (!ret)
-		ret = qcow2_begin_write(q, err);
+	ret = range_begin(q, &range, offset, len, err);
 	if (!ret)
 		ret = qcow2_do_discard(q, offset, len, err);
-	pthread_mutex_unlock(&q->lock);
+	range_end(q, &range);
 	return ret;
 }
 
-int qcow2_do_flush(struct qcow2 *q, struct err *err)
+static int flush_tables(struct qcow2 *q, struct err *err)
 {
 	int ret = 0;
 
@@ -437,17 +537,28 @@ int qcow2_do_flush(struct qcow2 *q, struct err *err)
 	/* Once more for refcounts: those that came down, and lazy ones. */
 	if (!ret && q->refs.ndirty)
 		ret = qcow2_writeback(q, err);
-	return ret ? ret : qcow2_sync(q, err);
+	return ret;
+}
+
+int qcow2_do_flush(struct qcow2 *q, struct err *err)
+{
+	int ret = flush_tables(q, err);
+
+	return ret || !q->touched ? ret : qcow2_sync(q, err);
 }
 
 int qcow2_flush(struct qcow2 *q, struct err *err)
 {
 	int ret;
 
+	bool touched;
+
 	pthread_mutex_lock(&q->lock);
-	ret = qcow2_do_flush(q, err);
+	ret = flush_tables(q, err);
+	touched = q->touched;
 	pthread_mutex_unlock(&q->lock);
-	return ret;
+	/* The disk may take its time; others need not wait. */
+	return ret || !touched ? ret : qcow2_sync(q, err);
 }
 
 /* ---- Map -------------------------------------------------------------------- */
@@ -470,7 +581,7 @@ static int kind_of(struct qcow2 *q, uint64_t offset, struct image_extent *e, str
 		.compressed = kind == Q_PACKED,
 		.has_offset = kind == Q_NORMAL || kind == Q_ZERO_ALLOCATED,
 		.offset = entry.host + in,
-		.path = q->path,
+		.path = q->data_path ? q->data_path : q->path,
 	};
 	return 0;
 }

@@ -12,7 +12,9 @@ static void entry_load(struct qcow2 *q, struct qcow2_entry *e)
 	e->entry = be64toh(p[e->index << ext]);
 	e->bitmap = ext ? be64toh(p[(e->index << 1) + 1]) : 0;
 	e->host = e->entry & Q_COMPRESSED ? 0 : e->entry & Q_OFFSET;
-	e->private = e->host && e->entry & Q_COPIED;
+	/* In a data file of its own, guest cluster 0 lies at 0; then only the flag tells. */
+	e->allocated = e->host || (DATA_FILE(q) && e->entry & Q_COPIED && !(e->entry & Q_COMPRESSED));
+	e->private = e->allocated && e->entry & Q_COPIED;
 }
 
 void qcow2_entry_store(struct qcow2 *q, struct qcow2_entry *e, uint64_t entry, uint64_t bitmap)
@@ -52,7 +54,20 @@ int qcow2_lookup(struct qcow2 *q, uint64_t offset, struct qcow2_entry *e, struct
 	return ret;
 }
 
-static void set_l1(struct qcow2 *q, uint32_t i, uint64_t entry)
+bool qcow2_lookup_cached(struct qcow2 *q, uint64_t offset, struct qcow2_entry *e)
+{
+	uint64_t i = offset >> (q->h.cluster_bits + q->l2_bits), at = i < q->h.l1_size ? q->l1[i] & Q_OFFSET : 0;
+
+	*e = (struct qcow2_entry){ .index = (offset >> q->h.cluster_bits) & ((1u << q->l2_bits) - 1) };
+	e->table = at ? qcow2_cache_find(&q->l2, at) : NULL;
+	if (e->table)
+		entry_load(q, e);
+	/* A table that is shared is not written. */
+	e->private &= at && q->l1[i] & Q_COPIED;
+	return e->table;
+}
+
+void qcow2_set_l1(struct qcow2 *q, uint32_t i, uint64_t entry)
 {
 	q->l1[i] = entry;
 	if (i < q->l1_dirty_from)
@@ -100,7 +115,7 @@ static int own_l2(struct qcow2 *q, uint64_t i, struct err *err)
 		return ret;
 	}
 	qcow2_cache_dirty(&q->l2, t);
-	set_l1(q, i, at | Q_COPIED);
+	qcow2_set_l1(q, i, at | Q_COPIED);
 	return old ? qcow2_free_later(q, old, q->cluster_size, err) : 0;
 }
 
@@ -116,7 +131,7 @@ int qcow2_lookup_write(struct qcow2 *q, uint64_t offset, struct qcow2_entry *e, 
 	if (!ret)
 		ret = qcow2_lookup(q, offset, e, err);
 	/* A lie here would let the guest write over metadata. */
-	if (!ret && e->host && (q_in_cluster(q, e->host) || qcow2_meta_has(q, e->host)))
+	if (!ret && e->host && (q_in_cluster(q, e->host) || (!DATA_FILE(q) && qcow2_meta_has(q, e->host))))
 		ret = qcow2_corrupt(q, err, "the L2 entry of guest byte %llu names byte %#llx, where metadata lies",
 				    (unsigned long long)offset, (unsigned long long)e->host);
 	return ret;
@@ -133,21 +148,21 @@ int qcow2_kind_at(struct qcow2 *q, const struct qcow2_entry *e, uint64_t in, enu
 	}
 	if (e->entry & Q_COMPRESSED) {
 		*kind = Q_PACKED;
-		return 0;
+		return DATA_FILE(q) ? qcow2_corrupt(q, err, "there is a compressed cluster and a data file") : 0;
 	}
-	if (q_in_cluster(q, e->host) || (e->host && e->host >= q->file_end))
+	if (q_in_cluster(q, e->host) || (!DATA_FILE(q) && e->host && e->host >= q->file_end))
 		return qcow2_corrupt(q, err, "an L2 entry names data at byte %#llx of the file",
 				     (unsigned long long)e->host);
 	if (EXTENDED(q)) {
 		alloc = e->bitmap & bit;
 		zero = e->bitmap & bit << 32;
-		if ((alloc && zero) || (alloc && !e->host))
+		if ((alloc && zero) || (alloc && !e->allocated))
 			return qcow2_corrupt(q, err, "an L2 entry's bitmap is %#llx", (unsigned long long)e->bitmap);
-		*kind = alloc ? Q_NORMAL : !zero ? Q_UNALLOCATED : e->host ? Q_ZERO_ALLOCATED : Q_ZERO_PLAIN;
+		*kind = alloc ? Q_NORMAL : !zero ? Q_UNALLOCATED : e->allocated ? Q_ZERO_ALLOCATED : Q_ZERO_PLAIN;
 		return 0;
 	}
 	zero = e->entry & Q_ZERO && q->h.version >= 3;
-	*kind = zero ? (e->host ? Q_ZERO_ALLOCATED : Q_ZERO_PLAIN) : e->host ? Q_NORMAL : Q_UNALLOCATED;
+	*kind = zero ? (e->allocated ? Q_ZERO_ALLOCATED : Q_ZERO_PLAIN) : e->allocated ? Q_NORMAL : Q_UNALLOCATED;
 	return 0;
 }
 
@@ -164,6 +179,11 @@ int qcow2_release(struct qcow2 *q, const struct qcow2_entry *e, struct err *err)
 {
 	uint64_t offset = e->host, bytes = e->host ? q->cluster_size : 0;
 
+	if (DATA_FILE(q)) { /* nothing counts references there */
+		if (e->allocated)
+			qcow2_punch(q, q->data_fd, e->host, q->cluster_size);
+		return 0;
+	}
 	if (e->entry & Q_COMPRESSED)
 		qcow2_packed_range(q, e->entry, &offset, &bytes);
 	if (!bytes)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
 #include "image/qcow2_int.h"
@@ -290,15 +289,17 @@ int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *offset, struct err *err)
 	return ret;
 }
 
+int qcow2_alloc_data(struct qcow2 *q, uint64_t cluster, uint64_t *host, struct err *err)
+{
+	if (!DATA_FILE(q))
+		return qcow2_alloc(q, 1, host, err);
+	*host = cluster;
+	return 0;
+}
+
 static void punch(struct qcow2 *q, uint64_t cluster, uint64_t n)
 {
-	if (!n || q->no_punch)
-		return;
-	/* A favour to the file system: what fails leaves the bytes there. */
-	if (fallocate(q->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, cluster << q->h.cluster_bits,
-		      n << q->h.cluster_bits) &&
-	    errno != EINTR)
-		q->no_punch = true;
+	qcow2_punch(q, q->fd, cluster << q->h.cluster_bits, n << q->h.cluster_bits);
 }
 
 int qcow2_free_now(struct qcow2 *q, uint64_t cluster, uint64_t n, struct err *err)
@@ -359,11 +360,17 @@ int qcow2_free_later(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct er
 
 int qcow2_apply_frees(struct qcow2 *q, struct err *err)
 {
+	struct qcow2_free *list = q->frees;
 	size_t n = q->nfrees;
 	int ret = 0;
 
-	q->nfrees = 0; /* nothing below adds to it */
+	/* While the users of these clusters are waited for, others may put more on a list of their own. */
+	q->frees = NULL;
+	q->nfrees = q->frees_room = 0;
+	qcow2_drain(q);
 	for (size_t i = 0; i < n && !ret; i++)
-		ret = qcow2_free_now(q, q->frees[i].cluster, q->frees[i].count, err);
+		ret = qcow2_free_now(q, list[i].cluster, list[i].count, err);
+	qcow2_undrain(q);
+	free(list);
 	return ret;
 }

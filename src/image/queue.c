@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "image/block_int.h"
+#include "image/qcow2.h"
 
 /* ---- Making steps -------------------------------------------------------- */
 
@@ -109,7 +110,7 @@ static void make_transfer(struct step *s)
 
 	s->kind = r->op == BLOCK_READ ? STEP_READ : STEP_WRITE;
 	s->flags = s->kind == STEP_WRITE && (b->dsync || (r->fua && !b->unsafe)) ? RWF_DSYNC : 0;
-	s->offset = r->offset + r->progress;
+	s->offset = (s->pinned ? s->host : r->offset) + r->progress;
 	rest_of_iov(s);
 	if (!b->direct)
 		return;
@@ -177,6 +178,23 @@ static void make_zero(struct step *s)
 		make_zero_write(s);
 }
 
+/* The short way, if it is known where all of it lies; else a thread takes the long one. */
+static void make_qcow2(struct step *s)
+{
+	struct block *b = s->q->b;
+	struct block_request *r = s->r;
+	bool write = r->op == BLOCK_WRITE, sync = write && (b->dsync || (r->fua && !b->unsafe));
+
+	s->kind = STEP_QCOW2;
+	if (!s->q->uring || (!write && r->op != BLOCK_READ))
+		return;
+	/* What an earlier step did is done again, should the data have moved since. */
+	if (!s->pinned)
+		r->progress = 0;
+	if (s->pinned || (s->pinned = qcow2_pin(b->qcow2, r->offset, r->len, write, sync, &s->host)))
+		make_transfer(s);
+}
+
 static void make_step(struct step *s)
 {
 	struct block *b = s->q->b;
@@ -184,8 +202,12 @@ static void make_step(struct step *s)
 
 	s->plain = false;
 	s->flags = s->mode = 0;
+	if (b->remote) {
+		s->kind = STEP_REMOTE;
+		return;
+	}
 	if (b->qcow2) {
-		s->kind = STEP_QCOW2;
+		make_qcow2(s);
 		return;
 	}
 	switch (r->op) {
@@ -218,7 +240,7 @@ static int check(const struct block *b, const struct block_request *r)
 
 static void send_step(struct block_queue *q, struct step *s)
 {
-	if (q->uring && s->kind != STEP_DISCARD) { /* a queue of qcow2 has no ring */
+	if (q->uring && s->kind != STEP_DISCARD && s->kind != STEP_QCOW2) {
 		uring_add(q->uring, s);
 		return;
 	}
@@ -232,20 +254,83 @@ static void send_step(struct block_queue *q, struct step *s)
 	}
 }
 
+/* ---- Limits ---------------------------------------------------------------- */
+
+static bool is_due(struct block_queue *q, const struct block_request *r, uint64_t now)
+{
+	bool write = r->op != BLOCK_READ;
+	struct throttle *t;
+
+	pthread_mutex_lock(&q->b->lock);
+	t = q->b->throttle;
+	if (t && (q->waiting[write].r != r || q->waiting[write].throttle != t ||
+		  q->waiting[write].generation != throttle_generation(t))) {
+		q->waiting[write].generation = throttle_generation(t);
+		q->waiting[write].start = throttle_reserve(t, write, r->len, now);
+		q->waiting[write].throttle = t;
+		q->waiting[write].r = r;
+	}
+	pthread_mutex_unlock(&q->b->lock);
+	if (t && q->waiting[write].start > now)
+		return false;
+	q->waiting[write].r = NULL;
+	return true;
+}
+
+static void turn_came(void *opaque)
+{
+	block_kick(opaque);
+}
+
+/* The first request that may start. A reader does not wait for writers, nor they for readers. */
+static struct block_request *take_pending(struct block_queue *q)
+{
+	struct block_request **at = &q->pending, *r;
+	bool waits[2] = { false, false };
+
+	if (__atomic_load_n(&q->b->throttle, __ATOMIC_RELAXED) && !q->unlimited) {
+		uint64_t now = monotonic_ns(), next = UINT64_MAX;
+
+		for (; (r = *at); at = &r->next) {
+			bool write = r->op != BLOCK_READ;
+
+			if (r->op == BLOCK_FLUSH || (!waits[write] && is_due(q, r, now)))
+				break;
+			waits[write] = true;
+		}
+		for (unsigned i = 0; i < 2; i++)
+			if (waits[i] && q->waiting[i].start < next)
+				next = q->waiting[i].start;
+		if (!r && next != UINT64_MAX) {
+			if (!q->turn)
+				__atomic_store_n(&q->turn, timer_new(q->loop, turn_came, q), __ATOMIC_RELEASE);
+			if (q->turn)
+				timer_arm(q->turn, next);
+			else /* better too early than never */
+				r = *(at = &q->pending);
+		}
+	}
+	r = *at;
+	if (!r)
+		return NULL;
+	*at = r->next;
+	if (q->pending_end == &r->next)
+		q->pending_end = at;
+	return r;
+}
+
 static void start_pending(struct block_queue *q)
 {
-	while (q->pending && q->free) {
+	struct block_request *r;
+
+	while (q->free && (r = take_pending(q))) {
 		struct step *s = q->free;
-		struct block_request *r = q->pending;
 		int ret;
 
-		q->pending = r->next;
-		if (!q->pending)
-			q->pending_end = &q->pending;
 		q->free = s->next;
 		q->inflight++;
 		s->r = r;
-		s->synced = false;
+		s->synced = s->pinned = false;
 		ret = check(q->b, r);
 		if (ret || (r->op != BLOCK_FLUSH && !r->len))
 			nop(s, ret);
@@ -298,6 +383,9 @@ static void finish(struct step *s, int ret)
 	struct block_queue *q = s->q;
 	struct block_request *r = s->r;
 
+	if (s->pinned)
+		qcow2_unpin(q->b->qcow2);
+	s->pinned = false;
 	s->r = NULL;
 	s->next = q->free;
 	q->free = s;
@@ -335,8 +423,8 @@ static bool transferred(struct step *s, int *ret)
 	r->progress += n;
 	if (r->progress >= r->len)
 		return false;
-	if (s->kind == STEP_READ && r->offset + r->progress >= b->real_size) {
-		zero_rest(r); /* the rest of the last sector */
+	if (s->kind == STEP_READ && (b->qcow2 ? !n : r->offset + r->progress >= b->real_size)) {
+		zero_rest(r); /* the rest of the last sector, or of a cluster that was never written */
 		return false;
 	}
 	if (!n) /* a read inside the image that gives nothing: somebody truncated the file */
@@ -381,6 +469,7 @@ void queue_complete(struct step *s)
 	case STEP_NOP:
 	case STEP_SYNC:
 	case STEP_QCOW2:
+	case STEP_REMOTE:
 		break;
 	}
 	free(s->bounce);
@@ -405,6 +494,39 @@ void queue_reaped(struct block_queue *q)
 
 /* ---- The interface ------------------------------------------------------- */
 
+int queue_fd(const struct block *b, bool plain)
+{
+	return b->qcow2 ? b->data_fd[plain] : plain ? b->plain_fd : b->fd;
+}
+
+void queues_let_go(struct block *b)
+{
+	pthread_mutex_lock(&b->lock);
+	for (struct block_queue *q = b->queues; q; q = q->next)
+		if (q->uring && loop_is_mine(q->loop))
+			uring_hold(q->uring);
+	pthread_mutex_unlock(&b->lock);
+}
+
+static void link_queue(struct block_queue *q)
+{
+	pthread_mutex_lock(&q->b->lock);
+	q->next = q->b->queues;
+	q->b->queues = q;
+	pthread_mutex_unlock(&q->b->lock);
+}
+
+static void unlink_queue(struct block_queue *q)
+{
+	struct block_queue **at;
+
+	pthread_mutex_lock(&q->b->lock);
+	for (at = &q->b->queues; *at != q; at = &(*at)->next)
+		;
+	*at = q->next;
+	pthread_mutex_unlock(&q->b->lock);
+}
+
 struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth, enum queue_backend backend,
 			      struct err *err)
 {
@@ -419,6 +541,7 @@ struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth
 		return NULL;
 	}
 	q->b = b;
+	link_queue(q);
 	q->loop = loop;
 	q->depth = depth;
 	q->pending_end = &q->pending;
@@ -427,7 +550,7 @@ struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth
 		q->steps[i].next = q->free;
 		q->free = &q->steps[i];
 	}
-	if (b->qcow2)
+	if (b->remote)
 		backend = QUEUE_POOL;
 	if (backend != QUEUE_POOL)
 		q->uring = uring_new(q, backend == QUEUE_URING ? err : NULL);
@@ -450,6 +573,8 @@ void block_queue_free(struct block_queue *q)
 	if (!q)
 		return;
 	block_drain(q);
+	unlink_queue(q);
+	timer_free(q->turn);
 	uring_free(q->uring);
 	pool_free(q->pool);
 	free(q->zeroes);
@@ -477,6 +602,7 @@ void block_kick(struct block_queue *q)
 
 void block_drain(struct block_queue *q)
 {
+	q->unlimited = true;
 	while (q->inflight || q->pending) {
 		block_kick(q);
 		if (q->uring && uring_busy(q->uring))
@@ -484,4 +610,58 @@ void block_drain(struct block_queue *q)
 		else if (q->pool && pool_busy(q->pool))
 			pool_wait(q->pool);
 	}
+	q->unlimited = false;
+}
+
+/* ---- Throttles --------------------------------------------------------------- */
+
+/* Queues of other blocks in the group find out when their turn comes. */
+static void judge_anew(struct block *b)
+{
+	for (struct block_queue *q = b->queues; q; q = q->next) {
+		struct timer *turn = __atomic_load_n(&q->turn, __ATOMIC_ACQUIRE);
+
+		if (turn)
+			timer_arm(turn, 0); /* from any thread */
+	}
+}
+
+int block_set_throttle(struct block *b, const char *group, const struct throttle_limits *l, struct err *err)
+{
+	static const struct throttle_limits none;
+	struct throttle *t = NULL, *old = NULL;
+	int ret = l ? throttle_check(l, err) : 0;
+
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&b->lock);
+	if (group || !b->throttle) {
+		t = throttle_get(group);
+		if (!t) {
+			pthread_mutex_unlock(&b->lock);
+			return err_set(err, ENOMEM, "%s: no memory for its limits", b->path);
+		}
+		old = b->throttle;
+		__atomic_store_n(&b->throttle, t, __ATOMIC_RELAXED);
+	}
+	throttle_set(b->throttle, l ? l : &none);
+	judge_anew(b);
+	pthread_mutex_unlock(&b->lock);
+	throttle_put(old);
+	return 0;
+}
+
+bool block_get_throttle(struct block *b, struct throttle_limits *l, const char **group)
+{
+	bool any = false;
+
+	pthread_mutex_lock(&b->lock);
+	if (b->throttle) {
+		throttle_limits(b->throttle, l);
+		*group = throttle_name(b->throttle);
+	}
+	for (unsigned i = 0; b->throttle && i < THROTTLE_KINDS; i++)
+		any |= l->kind[i].avg;
+	pthread_mutex_unlock(&b->lock);
+	return any;
 }

@@ -8,6 +8,9 @@
 #include <unistd.h>
 
 #include "image/block_int.h"
+#include "image/qcow2.h"
+
+#define ROUNDS 64 /* before others in the loop have their turn */
 
 struct uring {
 	struct block_queue *q;
@@ -16,24 +19,72 @@ struct uring {
 	int event;             /* signalled at each completion */
 	struct loop_fd *watch;
 	unsigned unsent, busy; /* steps that the kernel hasn't, and has or hasn't, seen */
+	struct step *held, **held_end; /* ended, not completed */
+	unsigned nheld;
 };
 
-static void reap(struct uring *u)
+/* The next step that ended, or NULL. */
+static struct step *next_ended(struct uring *u)
 {
 	struct io_uring_cqe *cqe;
+	struct step *s;
+
+	if (io_uring_peek_cqe(&u->ring, &cqe))
+		return NULL;
+	s = io_uring_cqe_get_data(cqe);
+	if (s->kind != STEP_NOP)
+		s->result = cqe->res;
+	io_uring_cqe_seen(&u->ring, cqe);
+	return s;
+}
+
+static bool reap(struct uring *u)
+{
+	struct step *s, *held = u->held;
+	bool any = held;
 
 	u->q->reaping = true;
-	while (!io_uring_peek_cqe(&u->ring, &cqe)) {
-		struct step *s = io_uring_cqe_get_data(cqe);
-		int res = cqe->res;
-
-		io_uring_cqe_seen(&u->ring, cqe);
+	u->held = NULL;
+	u->held_end = &u->held;
+	u->nheld = 0;
+	while ((s = held)) {
+		held = s->next;
 		u->busy--;
-		if (s->kind != STEP_NOP)
-			s->result = res;
+		queue_complete(s);
+	}
+	while ((s = next_ended(u))) {
+		any = true;
+		u->busy--;
 		queue_complete(s);
 	}
 	queue_reaped(u->q);
+	return any;
+}
+
+void uring_hold(struct uring *u)
+{
+	uint64_t one = 1;
+
+	uring_send(u);
+	while (u->busy > u->unsent + u->nheld) {
+		struct io_uring_cqe *cqe;
+		struct step *s;
+
+		if (io_uring_wait_cqe(&u->ring, &cqe) == -EINTR)
+			continue;
+		while ((s = next_ended(u))) {
+			if (s->pinned) {
+				s->pinned = false;
+				qcow2_unpin(u->q->b->qcow2);
+			}
+			s->next = NULL;
+			*u->held_end = s;
+			u->held_end = &s->next;
+			u->nheld++;
+		}
+	}
+	if (u->held && write(u->event, &one, sizeof(one)) < 0)
+		return; /* full: signalled anyway */
 }
 
 static void event_ready(void *opaque, uint32_t events)
@@ -43,13 +94,15 @@ static void event_ready(void *opaque, uint32_t events)
 
 	if (read(u->event, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
-	reap(u);
+	/* What was in the page cache has ended by the time it was sent. */
+	for (unsigned i = 0; i < ROUNDS && reap(u); i++)
+		;
 }
 
 struct uring *uring_new(struct block_queue *q, struct err *err)
 {
 	struct uring *u = calloc(1, sizeof(*u));
-	int fds[2] = { q->b->fd, q->b->plain_fd }, ret;
+	int fds[2] = { queue_fd(q->b, false), queue_fd(q->b, true) }, ret;
 
 	if (!u) {
 		err_set(err, ENOMEM, "no memory for an io_uring");
@@ -57,6 +110,7 @@ struct uring *uring_new(struct block_queue *q, struct err *err)
 	}
 	u->q = q;
 	u->event = -1;
+	u->held_end = &u->held;
 	/* One entry for each step: there is always one to be had. */
 	ret = io_uring_queue_init(q->depth, &u->ring, IORING_SETUP_CLAMP);
 	if (!ret) {
@@ -161,7 +215,7 @@ void uring_wait(struct uring *u)
 {
 	struct io_uring_cqe *cqe;
 
-	if (u->busy > u->unsent && io_uring_wait_cqe(&u->ring, &cqe) == -EINTR)
+	if (!u->held && u->busy > u->unsent && io_uring_wait_cqe(&u->ring, &cqe) == -EINTR)
 		return;
 	reap(u);
 }

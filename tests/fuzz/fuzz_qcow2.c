@@ -35,7 +35,9 @@ static void make_good(bool extended)
 		data[i] = i / 40;
 	if (qcow2_write(q, 5000, data, sizeof(data), NULL) ||
 	    qcow2_write_compressed(q, 65536, data, 1 << o.cluster_bits, NULL) ||
-	    qcow2_zero(q, 100000, 20000, true, NULL) || qcow2_close(q, NULL))
+	    qcow2_zero(q, 100000, 20000, true, NULL) || (!extended && qcow2_snapshot_create(q, "one", NULL)) ||
+	    qcow2_bitmap_add(q, "bitmap", 512, true, NULL) || qcow2_write(q, 40000, data, 3000, NULL) ||
+	    qcow2_close(q, NULL))
 		abort();
 	fstat(fd, &st);
 	free(good);
@@ -102,7 +104,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			qcow2_discard(q, 20000, 80000, NULL);
 			qcow2_flush(q, NULL);
 			qcow2_write_compressed(q, 131072, buf, 512, NULL);
+			qcow2_snapshot_apply(q, 0, NULL);
+			qcow2_snapshot_create(q, "two", NULL);
+			qcow2_snapshot_delete(q, 0, NULL);
+			qcow2_bitmap_clear(q, "bitmap", NULL);
 			qcow2_resize(q, 300032, NULL);
+			qcow2_bitmap_remove(q, "bitmap", NULL);
 			qcow2_write(q, 250000, buf, 40000, NULL);
 		}
 		qcow2_close(q, NULL);

@@ -304,7 +304,7 @@ static void test_chains(void **state)
 	open_fails(path, 0, "is its own backing file");
 	o.backing = "nbd:localhost:10809";
 	make(path, &o);
-	open_fails(path, 0, "not a plain file name");
+	open_fails(path, 0, "neither a plain file name");
 	/* Guessed formats lead no further. */
 	snprintf(third, sizeof(third), "%s/third", dir);
 	fd = open(third, O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -496,7 +496,7 @@ static void test_full_disk(void **state)
 /* ---- kill -9 ---------------------------------------------------------------------------- */
 
 #define BLOCKS 512u /* of 4 KiB */
-#define KILLS 30
+#define KILLS 30u   /* a shape; KEEL_KILLS changes it */
 
 struct shared {
 	uint32_t flushed[BLOCKS], begun[BLOCKS];
@@ -572,10 +572,12 @@ static void kill_loop(bool lazy, unsigned bits)
 	struct qcow2_create_options o = { .size = BLOCKS * 4096, .cluster_bits = bits, .lazy_refcounts = lazy };
 	struct shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	bool qemu = !system("qemu-img --version >/dev/null 2>&1");
+	const char *wanted = getenv("KEEL_KILLS");
+	unsigned kills = wanted ? strtoul(wanted, NULL, 10) : KILLS;
 
 	make(path, &o);
 	fflush(NULL);
-	for (unsigned round = 1; round <= KILLS; round++) {
+	for (unsigned round = 1; round <= kills; round++) {
 		struct qcow2_check c = { .report = say };
 		struct err err = ERR_INIT;
 		struct image *img;
@@ -637,7 +639,7 @@ static void test_header_lies(void **state)
 		{ 56, 4, "\xff\xff\xff\xff", "refcount_table_clusters" },
 		{ 60, 4, "\xff\xff\xff\xff", "nb_snapshots" },
 		{ 60, 12, "\0\0\0\3\0\xff\0\0\0\0\0\0", "snapshots_offset" },
-		{ 72, 8, "\0\0\0\0\0\0\0\4", "external data file" },
+		{ 72, 8, "\0\0\0\0\0\0\0\4", "does not say which" },
 		{ 72, 8, "\1\0\0\0\0\0\0\0", "incompatible feature bit 56" },
 		{ 96, 4, "\0\0\0\7", "refcount_order" },
 		{ 100, 4, "\0\0\0\140", "header_length" },
@@ -837,8 +839,6 @@ static void test_block(void **state)
 	block_close(b);
 	loop_free(loop);
 	must_be_clean(path);
-	bo.cache = BLOCK_CACHE_NONE;
-	assert_null(block_open(&bo, NULL));
 }
 
 int main(void)
