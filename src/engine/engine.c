@@ -43,6 +43,11 @@ int engine_map(struct engine *e, uint64_t gpa, uint64_t size, void *hva, bool re
 	return e->ops->map(e, gpa, size, hva, readonly, err);
 }
 
+int engine_map_file(struct engine *e, uint64_t gpa, int fd, uint64_t offset, struct err *err)
+{
+	return e->ops->map_file ? e->ops->map_file(e, gpa, fd, offset, err) : 0;
+}
+
 int engine_unmap(struct engine *e, uint64_t gpa, uint64_t size, struct err *err)
 {
 	return e->ops->unmap(e, gpa, size, err);

@@ -47,8 +47,14 @@ struct engine_config {
 	struct engine_host host;
 	bool hide_pv;          /* do not offer the KVM CPUID leaves */
 	bool no_translate;     /* soft: interpret everything */
+	bool no_native;        /* soft: no guest user code in processes of its own */
+	bool native_always;    /* soft: all of it, whether it pays or not (a test) */
+	bool lockstep;         /* soft: compare all translated code with the interpreter (one vCPU) */
+	uint64_t cache;        /* soft: bytes for decoded and translated code and TLBs; 0: the default */
 };
 #define ENGINE_MAX_CPUS 255u
+#define ENGINE_CACHE_MIN (8ull << 20)  /* of engine_config.cache */
+#define ENGINE_CACHE_MAX (1ull << 30)
 
 /* What stopped vcpu_run(). */
 enum vcpu_exit {
@@ -61,6 +67,8 @@ struct engine_stats {
 	uint64_t instructions;  /* soft: guest instructions run, all vCPUs, approximately up to date; kvm: 0 */
 	uint64_t handovers;     /* kvm: instructions given to soft */
 	uint64_t blocks_decoded, tlb_misses, exits;
+	uint64_t cache_limit, cache_used, cache_flushes; /* soft: bytes of engine_config.cache; times that it was emptied */
+	uint64_t native_stretches, native_us; /* soft: times that user code ran natively, and for how long in all */
 };
 
 /*
@@ -92,6 +100,11 @@ enum engine_kind engine_kind(const struct engine *e);
  * the change before the call returns. -EEXIST, -ENOSPC (too many slots), -ENOENT.
  */
 int engine_map(struct engine *e, uint64_t gpa, uint64_t size, void *hva, bool readonly, struct err *err);
+/*
+ * The slot at `gpa` is backed by `fd` from `offset` on: an engine that runs guest code in a process of its own maps it
+ * there. The descriptor stays the caller's and must outlive the slot. Engines that have no use for it do nothing.
+ */
+int engine_map_file(struct engine *e, uint64_t gpa, int fd, uint64_t offset, struct err *err);
 int engine_unmap(struct engine *e, uint64_t gpa, uint64_t size, struct err *err);
 
 /*

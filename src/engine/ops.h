@@ -13,6 +13,7 @@ struct engine_ops {
 	struct engine *(*create)(const struct engine_config *config, struct err *err);
 	void (*destroy)(struct engine *e);
 	int (*map)(struct engine *e, uint64_t gpa, uint64_t size, void *hva, bool readonly, struct err *err);
+	int (*map_file)(struct engine *e, uint64_t gpa, int fd, uint64_t offset, struct err *err); /* may be NULL */
 	int (*unmap)(struct engine *e, uint64_t gpa, uint64_t size, struct err *err);
 	int (*dirty_start)(struct engine *e, struct err *err);
 	int (*dirty_stop)(struct engine *e, struct err *err);

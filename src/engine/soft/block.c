@@ -3,12 +3,12 @@
  * The cache of decoded blocks: found by physical address without a lock,
  * dropped when their code is written.
  *
- * Memory comes from two arenas in turn. When the one in use is full the cache
- * is emptied: every block dies (its handlers become "leave", so that whoever
- * runs it comes out after the instruction at work) and the other arena is
- * used. That one is free for use only after each vCPU has passed a point
- * where it held no block since it was left; until then code runs uncached.
- * So nobody ever waits for anybody.
+ * Memory comes from one arena. When it is full the cache is emptied: every
+ * block dies (its handlers become "leave", so that whoever runs it comes out
+ * after the instruction at work). The arena is free for use again after each
+ * vCPU has passed a point where it held no block, which is soon, for dead
+ * blocks don't run; until then code runs uncached. So nobody ever waits for
+ * anybody.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,9 +19,8 @@
 #define SHARDS 64u
 #define BUCKETS 512u      /* of blocks, in a shard */
 #define PAGE_BUCKETS 128u /* of code pages, in a shard */
-#define ARENA_BYTES (16u << 20)
-#define ARENA_PAGES 16384u
 #define LINE 64u
+#define ARENA_BYTES_A_PAGE 1024u /* of arena: room for one struct page_code */
 
 /* A guest page that holds decoded code. Lives in the arena's epoch. */
 struct page_code {
@@ -44,16 +43,16 @@ struct arena {
 	_Atomic size_t used;
 	struct page_code *pages;
 	_Atomic uint32_t pages_used;
-	uint64_t retired; /* the epoch that began when it was left */
 };
 
 struct block_cache {
 	uint8_t *base;
 	size_t size;
-	struct arena arena[2];
-	_Atomic unsigned current;
-	_Atomic uint64_t epoch;
-	_Atomic bool closed; /* emptied, and the other arena is not free yet */
+	size_t arena_bytes;
+	uint32_t arena_pages;
+	struct arena arena;
+	_Atomic uint64_t epoch; /* begins when the cache is emptied */
+	_Atomic bool closed;    /* emptied, and not free yet */
 	struct shard shard[SHARDS];
 };
 
@@ -192,6 +191,8 @@ void page_written(struct soft_engine *e, uint64_t gpa, unsigned size)
 			memory_mark_dirty(e, gpa);
 		if (flags & PAGE_HAS_CODE)
 			code_written(e, gpa, n, false);
+		if (flags & PAGE_NATIVE_CODE)
+			native_code_written(e, gpa);
 		gpa += n;
 		size -= n;
 	}
@@ -204,6 +205,8 @@ void block_written(struct soft_engine *e, uint64_t gpa, uint64_t len)
 
 		if (__atomic_load_n(&e->page_flags[gpa >> 12], __ATOMIC_RELAXED) & PAGE_HAS_CODE)
 			code_written(e, gpa, n, true);
+		if (__atomic_load_n(&e->page_flags[gpa >> 12], __ATOMIC_RELAXED) & PAGE_NATIVE_CODE)
+			native_code_written(e, gpa);
 		gpa += n;
 		len -= n;
 	}
@@ -221,11 +224,11 @@ struct page_code *page_code_begin(struct soft_engine *e, uint64_t gpa, uint32_t 
 	pthread_mutex_lock(&s->lock);
 	p = page_find(s, gpa);
 	if (!p) {
-		struct arena *a = &c->arena[c->current];
-		uint32_t n = c->closed ? ARENA_PAGES : atomic_fetch_add(&a->pages_used, 1);
+		struct arena *a = &c->arena;
+		uint32_t n = c->closed ? c->arena_pages : atomic_fetch_add(&a->pages_used, 1);
 		unsigned at = (page_hash(gpa) >> 40) % PAGE_BUCKETS;
 
-		if (n >= ARENA_PAGES) {
+		if (n >= c->arena_pages) {
 			pthread_mutex_unlock(&s->lock);
 			return NULL;
 		}
@@ -283,13 +286,13 @@ struct block *block_find(struct soft_engine *e, uint64_t gpa, uint64_t gpa2, uns
 
 static void *arena_alloc(struct block_cache *c, size_t size)
 {
-	struct arena *a = &c->arena[c->current];
+	struct arena *a = &c->arena;
 	size_t at;
 
 	if (c->closed)
 		return NULL;
 	at = atomic_fetch_add(&a->used, size);
-	return at + size <= ARENA_BYTES ? a->start + at : NULL;
+	return at + size <= c->arena_bytes ? a->start + at : NULL;
 }
 
 /* Dead blocks leave their chain when somebody comes by with the lock. */
@@ -366,8 +369,8 @@ static void unlock_all(struct block_cache *c)
 static void kill_all(struct soft_engine *e)
 {
 	struct block_cache *c = e->blocks;
-	struct arena *a = &c->arena[c->current];
-	uint32_t pages = a->pages_used < ARENA_PAGES ? a->pages_used : ARENA_PAGES;
+	struct arena *a = &c->arena;
+	uint32_t pages = a->pages_used < c->arena_pages ? a->pages_used : c->arena_pages;
 
 	for (unsigned i = 0; i < pages; i++) {
 		struct page_code *p = &a->pages[i];
@@ -387,9 +390,11 @@ static void kill_all(struct soft_engine *e)
 	}
 }
 
-/* Has every vCPU let go of what it may have held before `epoch` began? */
-static bool all_quiet(struct soft_engine *e, uint64_t epoch)
+/* Has every vCPU let go of what it may have held before this epoch began? */
+static bool all_quiet(struct soft_engine *e)
 {
+	uint64_t epoch = e->blocks->epoch;
+
 	for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
 		struct soft_vcpu *v = __atomic_load_n(&e->vcpus[i], __ATOMIC_ACQUIRE);
 
@@ -399,21 +404,25 @@ static bool all_quiet(struct soft_engine *e, uint64_t epoch)
 	return true;
 }
 
-/* Take the other arena, if nobody can have a block of it in hand. All shards are locked. */
-static bool arena_switch(struct soft_engine *e)
+/* All shards are locked. */
+static void cache_empty(struct soft_engine *e)
+{
+	kill_all(e);
+	e->blocks->epoch++;
+	e->blocks->closed = true;
+}
+
+/* Use the arena again, if nobody can have a block of it in hand. All shards are locked. */
+static bool cache_open(struct soft_engine *e)
 {
 	struct block_cache *c = e->blocks;
-	struct arena *other = &c->arena[!c->current];
 
-	if (!all_quiet(e, other->retired)) {
-		c->closed = true;
+	if (!all_quiet(e))
 		return false;
-	}
-	other->used = 0;
-	other->pages_used = 0;
-	c->current = !c->current;
+	c->arena.used = 0;
+	c->arena.pages_used = 0;
+	trans_empty(e);
 	c->closed = false;
-	trans_switch(e, c->current);
 	return true;
 }
 
@@ -421,24 +430,19 @@ bool block_renew(struct soft_vcpu *v)
 {
 	struct soft_engine *e = v->engine;
 	struct block_cache *c = e->blocks;
-	struct arena *a;
 	bool ok = true;
 
 	/* Asked for each instruction while somebody sits in a device for long: no locks then. */
-	if (c->closed && !all_quiet(e, c->arena[!c->current].retired))
+	if (c->closed && !all_quiet(e))
 		return false;
 	lock_all(c);
-	a = &c->arena[c->current];
 	/* Another vCPU may have done it while this one came here. */
-	if (c->closed) {
-		ok = arena_switch(e);
-	} else if (v->blocks->epoch == c->epoch) {
-		kill_all(e);
-		a->retired = ++c->epoch;
-		ok = arena_switch(e);
-	}
-	unlock_all(c);
+	if (!c->closed && v->blocks->epoch == c->epoch)
+		cache_empty(e);
 	block_quiesce(v);
+	if (c->closed)
+		ok = cache_open(e);
+	unlock_all(c);
 	return ok;
 }
 
@@ -447,12 +451,19 @@ void block_flush_all(struct soft_engine *e)
 	struct block_cache *c = e->blocks;
 
 	lock_all(c);
-	if (!c->closed) {
-		kill_all(e);
-		c->arena[c->current].retired = ++c->epoch;
-		arena_switch(e);
-	}
+	if (!c->closed)
+		cache_empty(e);
+	cache_open(e);
 	unlock_all(c);
+}
+
+uint64_t block_cache_used(const struct soft_engine *e)
+{
+	const struct block_cache *c = e->blocks;
+	size_t bytes = c->arena.used, pages = c->arena.pages_used;
+
+	return sizeof(*c) + (bytes < c->arena_bytes ? bytes : c->arena_bytes) +
+	       (pages < c->arena_pages ? pages : c->arena_pages) * sizeof(struct page_code);
 }
 
 uint64_t block_epoch(const struct soft_engine *e)
@@ -509,7 +520,7 @@ void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const st
 {
 	struct block_state *s = v->blocks;
 
-	s->jump[jump_hash(linear)] = (struct jump_entry){ linear, ctx, block_number(s, b) };
+	s->jump[jump_hash(v, linear)] = (struct jump_entry){ linear, ctx, block_number(s, b) };
 	code_set(s, linear, 12);
 	if (b->gpa2 != BLOCK_ONE_PAGE)
 		code_set(s, linear + b->bytes - 1, 12);
@@ -522,10 +533,17 @@ void block_remember(struct soft_vcpu *v, uint64_t linear, uint32_t ctx, const st
 
 void block_flush_linear(struct soft_vcpu *v, uint64_t linear)
 {
-	const struct block_state *s = v->blocks;
+	struct block_state *s = v->blocks;
+	unsigned shift = code_test(s, linear, 30) ? 30 : code_test(s, linear, 22) ? 22 : 12;
+	uint64_t from = (linear >> shift << shift) - PAGE_BYTES, size = (1ull << shift) + PAGE_BYTES;
 
-	if (code_test(s, linear, 12) || code_test(s, linear, 22) || code_test(s, linear, 30))
-		block_jump_clear(v);
+	if (shift == 12 && !code_test(s, linear, 12))
+		return;
+	/* The page before it, too: its last block may go on in this one. */
+	for (unsigned i = 0; i < 1u << JUMP_BITS; i++)
+		if (s->jump[i].linear - from < size)
+			s->jump[i].ctx = 0;
+	trans_forget(v, from, size);
 }
 
 void block_link(struct soft_vcpu *v, struct block *from, uint64_t start, struct block *to, uint64_t target)
@@ -557,12 +575,16 @@ void block_link(struct soft_vcpu *v, struct block *from, uint64_t start, struct 
  */
 int block_engine_init(struct soft_engine *e)
 {
-	size_t size = PAGE_BYTES + 2 * (ARENA_BYTES + ARENA_PAGES * sizeof(struct page_code));
+	size_t size, blocks, code;
 	struct block_cache *c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint8_t *p;
 
 	if (c == MAP_FAILED)
 		return -ENOMEM;
+	cache_divide(e, &blocks, &code);
+	c->arena_pages = (uint32_t)(blocks / (ARENA_BYTES_A_PAGE + sizeof(struct page_code)));
+	c->arena_bytes = (size_t)c->arena_pages * ARENA_BYTES_A_PAGE & ~(size_t)PAGE_MASK;
+	size = PAGE_BYTES + c->arena_bytes + c->arena_pages * sizeof(struct page_code);
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED) {
 		munmap(c, sizeof(*c));
@@ -570,10 +592,8 @@ int block_engine_init(struct soft_engine *e)
 	}
 	c->base = p;
 	c->size = size;
-	for (unsigned i = 0; i < 2; i++) {
-		c->arena[i].start = p + PAGE_BYTES + i * (size_t)ARENA_BYTES;
-		c->arena[i].pages = (struct page_code *)(p + PAGE_BYTES + 2 * (size_t)ARENA_BYTES) + i * ARENA_PAGES;
-	}
+	c->arena.start = p + PAGE_BYTES;
+	c->arena.pages = (struct page_code *)(p + PAGE_BYTES + c->arena_bytes);
 	for (unsigned i = 0; i < SHARDS; i++)
 		pthread_mutex_init(&c->shard[i].lock, NULL);
 	e->blocks = c;

@@ -72,6 +72,11 @@ static bool insn_is_direct(const struct insn *i)
 	return false;
 }
 
+static bool is_sti(const struct insn *i)
+{
+	return i->map == MAP_1B && i->opcode == 0xfb && i->fn != insn_undefined && i->fn != insn_protection;
+}
+
 /* ---- Fetch --------------------------------------------------------------- */
 
 /* Bytes of code from `linear` to the end of CS; 15 is as good as more. */
@@ -137,6 +142,7 @@ static void build_in_page(struct soft_vcpu *v, struct block *b, struct page_code
 			  unsigned off, unsigned room)
 {
 	unsigned limit = b->key & BLOCK_KEY_SINGLE ? 1 : BLOCK_MAX_INSNS, left = PAGE_BYTES - off;
+	struct insn *sti = NULL;
 
 	if (room < left)
 		left = room;
@@ -153,6 +159,17 @@ static void build_in_page(struct soft_vcpu *v, struct block *b, struct page_code
 		b->bytes += i->len;
 		off += i->len;
 		left -= i->len;
+		if (!sti && is_sti(i)) {
+			/* The instruction in its shadow belongs to the same block, if there is room. */
+			limit = b->count + 1u < limit ? b->count + 1u : limit;
+			sti = i;
+			continue;
+		}
+		if (sti) {
+			sti->aux &= (uint8_t)~INSN_ENDS_BLOCK;
+			b->ends_shadow = true;
+			return;
+		}
 		if (insn_ends_block(i))
 			return;
 	}
@@ -206,6 +223,11 @@ static struct block *block_build(struct soft_vcpu *v, uint64_t linear, uint64_t 
 			if (!block_renew(v))
 				return NULL;
 			continue;
+		}
+		/* Its stores would go unnoticed. */
+		if (unlikely(native_may_write(v->engine, gpa) || (code2 && native_may_write(v->engine, gpa2)))) {
+			pages_end(v, p);
+			return NULL;
 		}
 		block_begin(b, gpa, key);
 		build_in_page(v, b, p[0], code, off, room);
@@ -263,6 +285,11 @@ struct block *block_get(struct soft_vcpu *v, uint64_t linear, unsigned key)
 	host = mmu_fetch(v, linear, &gpa, &rights);
 	if (!host || v->engine->probing)
 		return NULL;
+	if (unlikely(native_may_write(v->engine, gpa)) && native_code_wanted(v, gpa)) {
+		host = mmu_fetch(v, linear, &gpa, &rights);
+		if (!host)
+			return NULL;
+	}
 	block_quiesce(v);
 	if (unlikely(trans_full(v->engine)))
 		block_renew(v);

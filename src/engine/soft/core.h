@@ -43,6 +43,12 @@ bool mmu_walk(struct soft_vcpu *v, uint64_t linear, enum mmu_access acc, enum mm
 	      uint32_t *error);
 /* The tables' content alone: no permissions, no accessed bits. */
 bool mmu_walk_peek(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa);
+/*
+ * The MMU_WINDOW pages around `linear`, in 4-level paging: physical address and XL_* of each that the guest's tables
+ * have as accessed already, 0 for the others. Changes nothing.
+ */
+#define MMU_WINDOW 32u
+void mmu_walk_window(struct soft_vcpu *v, uint64_t linear, uint64_t page[MMU_WINDOW]);
 /* Load the four PDPTEs from CR3; false if one has reserved bits (nothing is loaded then). */
 bool mmu_load_pdptes(struct soft_vcpu *v, uint64_t cr3, uint64_t pdpte[4]);
 
@@ -70,6 +76,7 @@ struct tlb2_set {
 
 #define TLB_ID_BITS 28
 #define LARGE_BITS 4096u
+#define TLB_LOCAL 128u
 struct mmu_state {
 	struct tlb2_set set[TLB2_SETS];
 	uint32_t id, global_id, id_next; /* the current PCID's, the global pages', the next to give */
@@ -78,6 +85,8 @@ struct mmu_state {
 	uint64_t pdpte[4];
 	bool pdpte_valid;                /* else they are loaded at the next walk (state was set from outside) */
 	bool view_used[TLB_VIEWS];
+	/* First-level entries filled with pages that are not global since the last wipe; over TLB_LOCAL: unknown. */
+	uint16_t local[TLB_VIEWS][TLB_LOCAL], locals[TLB_VIEWS];
 	/*
 	 * Which regions may have pages cut from large ones in the TLB: INVLPG must
 	 * drop them all. 4 MiB, as of 32-bit paging, stand for 2 MiB, too.
@@ -96,6 +105,14 @@ struct mmu_xlat {
 void mmu_translate(struct soft_vcpu *v, uint64_t linear, enum mmu_access acc, enum mmu_priv priv, struct mmu_xlat *x);
 /* Put a translation into the view's first level. */
 void tlb_fill(struct soft_vcpu *v, unsigned view, uint64_t linear, const struct mmu_xlat *x);
+/*
+ * For translated code whose look into the view's first level missed: fill the
+ * entry from the second level. False: only the slow side can tell. No vector
+ * register is touched: code has the guest's in them.
+ */
+#define general_regs_only __attribute__((target("general-regs-only")))
+general_regs_only bool tlb_refill_read(struct soft_vcpu *v, uint64_t linear, unsigned view);
+general_regs_only bool tlb_refill_write(struct soft_vcpu *v, uint64_t linear, unsigned view);
 /* As mmu_fetch_ptr(); *rights tells whether the page is global. */
 uint8_t *mmu_fetch(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa, uint32_t *rights);
 /* State came from outside: forget everything, take CR0, CR4 and EFER as they are. */
@@ -138,12 +155,15 @@ struct block {
 	uint16_t heat;          /* times interpreted */
 	uint8_t trans_view;     /* TLB_* that the code is for */
 	bool trans_needs_flags; /* it reads flags of its predecessor */
+	uint8_t trans_apart;    /* times that operands which are looked up together lay in two pages */
+	bool ends_shadow;       /* STI comes right before its last instruction */
+	uint32_t units;         /* those of other blocks that it is part of (trans_cache.c) */
 	_Atomic uint64_t link[2]; /* block number << 32 | target - start of this block; successors in the same page only */
 	struct insn insn[];
 } __attribute__((aligned(64)));
 _Static_assert(sizeof(struct block) == 128, "a block's head is two cache lines");
 
-#define JUMP_BITS 12
+#define JUMP_BITS 13
 struct jump_entry {
 	uint64_t linear;
 	uint32_t ctx;   /* address-space id << 3 | CPL is 3 << 2 | MODE_* */
@@ -199,10 +219,48 @@ void block_jump_clear(struct soft_vcpu *v);
 /* Code in [gpa, gpa+len) was written by somebody who may be no vCPU. */
 void block_written(struct soft_engine *e, uint64_t gpa, uint64_t len);
 
-static inline unsigned jump_hash(uint64_t linear)
+/* User code of different address spaces lies at the same addresses: let it be apart in the caches. */
+static inline uint32_t jump_salt(uint32_t id)
 {
-	return (linear ^ linear >> JUMP_BITS) & ((1u << JUMP_BITS) - 1);
+	return id * 0x85ebca6bu;
 }
+
+static inline unsigned jump_hash(const struct soft_vcpu *v, uint64_t linear)
+{
+	uint64_t n = v->cpl == 3 ? linear ^ jump_salt(v->mmu->id) >> (32 - JUMP_BITS) : linear;
+
+	return (n ^ n >> JUMP_BITS) & ((1u << JUMP_BITS) - 1);
+}
+
+/* The block that the jump cache has for `linear`, or NULL. */
+soft_inline struct block *jump_find(const struct soft_vcpu *v, uint64_t linear)
+{
+	const struct block_state *s = v->blocks;
+	const struct jump_entry *j = &s->jump[jump_hash(v, linear)];
+	struct block *b = block_by_number(s, j->block);
+
+	if (unlikely(j->linear != linear))
+		return NULL;
+	if (j->ctx != jump_ctx(v, v->mmu->global_id) && j->ctx != jump_ctx(v, v->mmu->id))
+		return NULL;
+	return likely(atomic_load_explicit(&b->n, memory_order_relaxed)) ? b : NULL;
+}
+
+/* Is the jump cache's entry for `linear`, if it is one, of a global page? */
+static inline bool jump_is_global(const struct soft_vcpu *v, uint64_t linear)
+{
+	const struct jump_entry *j = &v->blocks->jump[jump_hash(v, linear)];
+
+	return j->linear == linear && j->ctx == jump_ctx(v, v->mmu->global_id);
+}
+
+/* ---- The caches' sizes (cache.c) ------------------------------------------ */
+
+/* Bytes for decoded blocks and for code in all, so that the whole engine stays within engine_config.cache. */
+void cache_divide(const struct soft_engine *e, size_t *blocks, size_t *code);
+uint64_t cache_limit(const struct soft_engine *e);
+uint64_t cache_used(const struct soft_engine *e); /* about */
+uint64_t block_cache_used(const struct soft_engine *e);
 
 /* block.c's side of build.c. */
 struct page_code;
@@ -258,6 +316,7 @@ extern __thread struct soft_vcpu *soft_current;
 /* ---- Memory slots, dirty log (memory.c) ---------------------------------- */
 
 int memory_map(struct engine *e, uint64_t gpa, uint64_t size, void *hva, bool readonly, struct err *err);
+int memory_map_file(struct engine *e, uint64_t gpa, int fd, uint64_t offset, struct err *err);
 int memory_unmap(struct engine *e, uint64_t gpa, uint64_t size, struct err *err);
 int memory_dirty_start(struct engine *e, struct err *err);
 int memory_dirty_stop(struct engine *e, struct err *err);

@@ -205,6 +205,8 @@ static bool poll_interrupt(struct soft_vcpu *v)
 	if (vector < 0)
 		return false;
 	v->irq_held = 1; /* there may be more behind this one */
+	if (v->native)
+		native_tick(v);
 	set_event(v, EVENT_EXTERNAL, vector, 0);
 	return true;
 }

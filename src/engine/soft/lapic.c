@@ -293,6 +293,7 @@ static void tpr_write(struct lapic *l, uint32_t value)
 
 void lapic_set_cr8(struct soft_vcpu *v, uint64_t value)
 {
+	v->lockstep_touched = true;
 	tpr_write(v->lapic, (value & 15) << 4);
 }
 

@@ -105,7 +105,7 @@ static bool log_runs(const struct soft_engine *e)
 int memory_map(struct engine *engine, uint64_t gpa, uint64_t size, void *hva, bool readonly, struct err *err)
 {
 	struct soft_engine *e = soft_engine(engine);
-	struct soft_slot s = {.gpa = gpa, .size = size, .hva = hva, .readonly = readonly};
+	struct soft_slot s = {.gpa = gpa, .size = size, .hva = hva, .readonly = readonly, .fd = -1};
 	unsigned at;
 	int ret = 0;
 
@@ -130,6 +130,25 @@ int memory_map(struct engine *engine, uint64_t gpa, uint64_t size, void *hva, bo
 	return ret;
 }
 
+int memory_map_file(struct engine *engine, uint64_t gpa, int fd, uint64_t offset, struct err *err)
+{
+	struct soft_engine *e = soft_engine(engine);
+	struct soft_slot *s;
+	int ret = 0;
+
+	change_begin(e);
+	s = soft_slot_find(e, gpa);
+	if (!s || s->gpa != gpa) {
+		ret = err_set(err, ENOENT, "no memory slot at 0x%" PRIx64, gpa);
+	} else {
+		s->fd = fd;
+		s->file_offset = offset;
+		native_slots_changed(e);
+	}
+	change_end(e);
+	return ret;
+}
+
 int memory_unmap(struct engine *engine, uint64_t gpa, uint64_t size, struct err *err)
 {
 	struct soft_engine *e = soft_engine(engine);
@@ -142,6 +161,7 @@ int memory_unmap(struct engine *engine, uint64_t gpa, uint64_t size, struct err 
 		ret = err_set(err, ENOENT, "no memory slot of 0x%" PRIx64 " bytes at 0x%" PRIx64, size, gpa);
 	} else {
 		slot_log_stop(e, s);
+		native_slots_changed(e);
 		block_written(e, gpa, size);
 		e->nslots--;
 		memmove(s, s + 1, (uint8_t *)&e->slots[e->nslots] - (uint8_t *)s);
@@ -202,7 +222,13 @@ int memory_dirty_fetch(struct engine *engine, uint64_t gpa, uint64_t size, uint8
 	struct soft_slot *s;
 	int ret = 0;
 
-	pthread_mutex_lock(&e->slots_lock);
+	bool native = e->native;
+
+	/* Native code that may write must lose that right together with the page's flag. */
+	if (native)
+		change_begin(e);
+	else
+		pthread_mutex_lock(&e->slots_lock);
 	s = soft_slot_find(e, gpa);
 	if (!s || gpa - s->gpa + size > s->size || !s->dirty) {
 		ret = err_set(err, ENOENT, "no dirty log of 0x%" PRIx64 " bytes at 0x%" PRIx64, size, gpa);
@@ -219,7 +245,10 @@ int memory_dirty_fetch(struct engine *engine, uint64_t gpa, uint64_t size, uint8
 		/* Stores that saw no flag are in memory now: whoever copies the pages gets them. */
 		memory_barrier_all();
 	}
-	pthread_mutex_unlock(&e->slots_lock);
+	if (native)
+		change_end(e);
+	else
+		pthread_mutex_unlock(&e->slots_lock);
 	return ret;
 }
 
@@ -236,7 +265,7 @@ void memory_written(struct engine *engine, uint64_t gpa, uint64_t len)
 	for (uint64_t p = gpa >> 12; p <= (end - 1) >> 12; p++) {
 		uint8_t flags = __atomic_load_n(&e->page_flags[p], __ATOMIC_RELAXED);
 
-		code |= flags & PAGE_HAS_CODE;
+		code |= flags & (PAGE_HAS_CODE | PAGE_NATIVE_CODE);
 		log |= flags & PAGE_LOG_DIRTY;
 	}
 	if (code)

@@ -3,7 +3,7 @@
  * The slow side of every memory access: page crossings, faults, device memory,
  * alignment checks, data breakpoints.
  */
-#include "engine/soft/core.h"
+#include "engine/soft/lockstep.h"
 
 typedef uint16_t any16 __attribute__((may_alias, aligned(1)));
 typedef uint32_t any32 __attribute__((may_alias, aligned(1)));
@@ -40,6 +40,7 @@ static void device_read(struct soft_vcpu *v, uint64_t gpa, void *data, unsigned 
 {
 	const struct engine_host *h = &v->engine->engine.config.host;
 
+	v->lockstep_touched = true;
 	while (size) {
 		unsigned n = device_chunk(size);
 		uint64_t value;
@@ -62,6 +63,7 @@ static void device_write(struct soft_vcpu *v, uint64_t gpa, const void *data, un
 {
 	const struct engine_host *h = &v->engine->engine.config.host;
 
+	v->lockstep_touched = true;
 	while (size) {
 		unsigned n = device_chunk(size);
 		uint64_t value = 0;

@@ -498,6 +498,7 @@ bool msr_write(struct soft_vcpu *v, uint32_t index, uint64_t value)
 {
 	const struct msr *m;
 
+	v->lockstep_touched = true;
 	if (index >= 0x800 && index <= 0x8ff)
 		return lapic_msr_write(v, index, value);
 	m = find(v, index);

@@ -8,26 +8,14 @@
  * (single-step, breakpoints, interrupt shadow, the end of CS, vcpu_step())
  * step_one() runs them one by one.
  */
-#include "engine/soft/trans.h"
+#include <errno.h>
+
+#include "engine/soft/lockstep.h"
 
 /* Linear address of rIP `rip`. */
 soft_inline uint64_t code_linear(const struct soft_vcpu *v, uint64_t rip, bool wide)
 {
 	return wide ? rip : (uint32_t)(v->seg[SEG_CS].base + rip);
-}
-
-/* The block that the jump cache has for `linear`, or NULL. */
-soft_inline struct block *jump_find(const struct soft_vcpu *v, uint64_t linear)
-{
-	const struct block_state *s = v->blocks;
-	const struct jump_entry *j = &s->jump[jump_hash(linear)];
-	struct block *b = block_by_number(s, j->block);
-
-	if (unlikely(j->linear != linear))
-		return NULL;
-	if (j->ctx != jump_ctx(v, v->mmu->global_id) && j->ctx != jump_ctx(v, v->mmu->id))
-		return NULL;
-	return likely(atomic_load_explicit(&b->n, memory_order_relaxed)) ? b : NULL;
 }
 
 /* The successor that `b`, which ended `delta` bytes from its start, is linked to. */
@@ -51,19 +39,13 @@ soft_inline struct block *link_find(const struct soft_vcpu *v, struct block *b, 
 static __attribute__((noinline)) struct block *find_slow(struct soft_vcpu *v, uint64_t linear, struct block *from,
 							  uint64_t start, uint64_t rip)
 {
+	uint64_t epoch = v->blocks->epoch;
 	struct block *b = block_get(v, linear, v->mode);
 
-	if (b && from)
+	/* If the cache was emptied, `from` is no block any more. */
+	if (b && from && epoch == v->blocks->epoch)
 		block_link(v, from, start, b, rip);
 	return b;
-}
-
-/* Is the jump cache's entry for `linear`, if it is one, of a global page? */
-static bool jump_is_global(const struct soft_vcpu *v, uint64_t linear)
-{
-	const struct jump_entry *j = &v->blocks->jump[jump_hash(linear)];
-
-	return j->linear == linear && j->ctx == jump_ctx(v, v->mmu->global_id);
 }
 
 /*
@@ -79,7 +61,7 @@ static __attribute__((noinline)) uint64_t run_translated(struct soft_vcpu *v, st
 		s->site = 0;
 	}
 	trans_remember(v, v->rip, b, jump_is_global(v, v->rip));
-	s->site = trans_run(v, b);
+	s->site = unlikely(v->lockstep != NULL) ? lockstep_run(v, b) : trans_run(v, b);
 	s->site_epoch = s->epoch;
 	v->rip = v->next_rip;
 	return v->rip;
@@ -130,6 +112,8 @@ linked:
 			v->next_rip = rip;
 			__atomic_load_n(&i->fn, __ATOMIC_RELAXED)(v, i);
 		} while (++i != end);
+		if (unlikely(v->shadow == 1) && b->ends_shadow)
+			v->shadow = 0;
 		/* The last instruction may have entered 64-bit mode. */
 		rip = wide || v->mode == MODE_64 ? v->next_rip : (uint32_t)v->next_rip;
 		v->rip = rip;
@@ -227,6 +211,7 @@ static bool take_requests(struct soft_vcpu *v)
 static void sleep_quietly(struct soft_vcpu *v)
 {
 	block_set_quiet(v, true);
+	native_unpin(v);
 	soft_sleep(v);
 	block_set_quiet(v, false);
 }
@@ -234,6 +219,7 @@ static void sleep_quietly(struct soft_vcpu *v)
 static enum vcpu_exit run_events(struct soft_vcpu *v)
 {
 	struct block_state *s = v->blocks;
+	enum native_result native;
 
 	for (;;) {
 		if (v->event.active) {
@@ -258,6 +244,9 @@ static enum vcpu_exit run_events(struct soft_vcpu *v)
 			s->once = false;
 			s->steps_left -= s->stepping;
 			step_one(v);
+		} else if (unlikely(v->native_wanted) && v->cpl == 3 && (native = native_try(v)) != NATIVE_NOT_HERE) {
+			if (native == NATIVE_LOST)
+				return VCPU_EXIT_ERROR;
 		} else if (v->mode == MODE_64) {
 			run_wide(v);
 		} else {
@@ -302,16 +291,27 @@ static enum vcpu_exit run(struct soft_vcpu *v)
 	block_set_quiet(v, false);
 	exit = run_landing(v);
 	block_set_quiet(v, true);
+	native_unpin(v);
 	soft_leave(v);
 	soft_current = outer;
 	v->stats.exits++;
+	if (unlikely(v->lockstep && v->lockstep->failed))
+		return VCPU_EXIT_ERROR;
 	return exit;
 }
 
 enum vcpu_exit soft_run(struct soft_vcpu *v, struct err *err)
 {
+	enum vcpu_exit exit;
+
 	v->blocks->stepping = false;
-	return run(v);
+	exit = run(v);
+	if (exit == VCPU_EXIT_ERROR && v->lockstep)
+		err_set(err, EIO, "vCPU %u: lock-step: translated code differs from the interpreter: %s", v->vcpu.index,
+			v->lockstep->difference);
+	else if (exit == VCPU_EXIT_ERROR)
+		err_set(err, EIO, "vCPU %u: the process that ran guest user code was killed", v->vcpu.index);
+	return exit;
 }
 
 int soft_step(struct soft_vcpu *v, unsigned n, enum vcpu_exit *exit, struct err *err)

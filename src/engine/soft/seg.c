@@ -71,6 +71,8 @@ void soft_update_mode(struct soft_vcpu *v)
 		seg_update_flat(v, seg);
 	if (unlikely(v->dr[7] & 0xff))
 		soft_request(v, REQ_TRAP); /* breakpoints: instructions are stepped singly */
+	if (unlikely(v->native_wanted) && v->cpl == 3)
+		soft_request(v, REQ_STATE); /* the loop decides how it goes on */
 }
 
 /* ---- Address formation --------------------------------------------------- */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/soft/trans.h"
+#include "engine/soft/lockstep.h"
 
 /* ---- Engines ------------------------------------------------------------- */
 
@@ -12,6 +12,7 @@ static void soft_destroy(struct engine *engine)
 {
 	struct soft_engine *e = soft_engine(engine);
 
+	native_engine_free(e);
 	vec_engine_free(e);
 	trans_engine_free(e);
 	block_engine_free(e);
@@ -30,6 +31,12 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 	}
 	e->engine.ops = &engine_soft_ops;
 	e->engine.config = *config;
+	if (config->lockstep && (config->cpus > 1 || config->no_translate)) {
+		err_set(err, EINVAL, config->no_translate ? "engine soft: lockstep=on compares translated code: leave translate=off out" :
+			"engine soft: lockstep=on takes one vCPU");
+		free(e);
+		return NULL;
+	}
 	soft_tsc_begin();
 	if (stop_engine_init(e) < 0 || block_engine_init(e) < 0) {
 		err_set(err, ENOMEM, "no memory for the decoded code of engine soft");
@@ -39,6 +46,8 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 		goto fail;
 	if (!config->no_translate)
 		trans_engine_init(e);
+	if (!config->no_native && !config->lockstep)
+		native_engine_init(e);
 	return &e->engine;
 fail:
 	soft_destroy(&e->engine);
@@ -87,6 +96,10 @@ static void soft_get_stats(struct engine *engine, struct engine_stats *stats)
 		stats->tlb_misses += __atomic_load_n(&v->stats.tlb_misses, __ATOMIC_RELAXED);
 		stats->exits += __atomic_load_n(&v->stats.exits, __ATOMIC_RELAXED);
 	}
+	stats->cache_limit = cache_limit(e);
+	stats->cache_used = cache_used(e);
+	stats->cache_flushes = block_epoch(e);
+	native_get_stats(e, stats);
 }
 
 /* ---- vCPUs --------------------------------------------------------------- */
@@ -120,6 +133,8 @@ static void soft_vcpu_destroy(struct vcpu *vcpu)
 		soft_resume_others(e, NULL);
 		pthread_mutex_unlock(&e->slots_lock);
 	}
+	native_vcpu_free(v);
+	lockstep_vcpu_free(v);
 	lapic_vcpu_free(v);
 	vec_vcpu_free(v);
 	block_vcpu_free(v);
@@ -148,7 +163,7 @@ static struct vcpu *soft_vcpu_create(struct engine *engine, unsigned index, stru
 	v->page_flags = e->page_flags;
 	trans_vcpu_init(v);
 	if (stop_vcpu_init(v) < 0 || block_vcpu_init(v) < 0 || mmu_vcpu_init(v) < 0 || vec_vcpu_init(v) < 0 ||
-	    lapic_vcpu_init(v) < 0) {
+	    lapic_vcpu_init(v) < 0 || native_vcpu_init(v) < 0 || lockstep_vcpu_init(v) < 0) {
 		err_set(err, ENOMEM, "no memory or no thread for vCPU %u", index);
 		goto fail;
 	}
@@ -205,6 +220,7 @@ const struct engine_ops engine_soft_ops = {
 	.create = soft_create,
 	.destroy = soft_destroy,
 	.map = memory_map,
+	.map_file = memory_map_file,
 	.unmap = memory_unmap,
 	.dirty_start = memory_dirty_start,
 	.dirty_stop = memory_dirty_stop,

@@ -21,12 +21,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "engine/ops.h"
 
 struct soft_vcpu;
 struct soft_engine;
 struct insn;
+struct native_vcpu;
+struct native_engine;
 
 /* ---- Decoded form -------------------------------------------------------- */
 
@@ -173,6 +177,7 @@ enum {
 	REQ_TLB_FLUSH = 32,/* memory slots changed, dirty log started */
 	REQ_STOP = 64,     /* wait at the safe point: block cache is being emptied */
 	REQ_TRAP = 128,    /* single-step or data breakpoint is due after this instruction */
+	REQ_LOCKSTEP = 512, /* always set in lock-step: translated code leaves at the end of each block */
 	REQ_STATE = 256,   /* mode, CPL or EFLAGS.IF changed: recompute what the loop caches */
 };
 
@@ -198,25 +203,32 @@ enum {
 
 /* ---- Translated code (trans*.c) ------------------------------------------- */
 
-#define TRANS_JUMP_BITS 11
+#define TRANS_JUMP_BITS 13
 #define TRANS_HASH 0x9e3779b1u
 struct trans_jump {
 	uint64_t linear;
 	uint32_t ctx;  /* address-space id << 2 | TLB_*; 0: empty */
 	uint32_t code; /* offset in the code's memory */
 };
-#define XL_VEC_SSE 1u
+/* The guest's vector registers are in the host's, and */
+#define XL_VEC_SSE 1u   /* SSE may be used */
 #define XL_VEC_MXCSR 2u /* the host's MXCSR is the guest's */
 #define XL_VEC_AVX 4u
+#define TRANS_SPANS 24u
 struct trans_vcpu {
 	uint64_t page;          /* linear address of the page that runs */
 	uint64_t rax, tmp[4], ret; /* scratch of the code */
+	uint64_t miss[2];       /* scratch registers across a TLB refill */
 	uint64_t host_sp;
 	uint64_t code;          /* where the code's memory is executable */
 	uint32_t ctx, global_ctx;
+	uint32_t salt;          /* user code of several processes lies at the same addresses */
 	uint16_t flags;         /* AL: OF, AH: as LAHF */
 	uint16_t threshold;
-	uint8_t vec;            /* XL_VEC_*: what vector code may use */
+	uint8_t vec;            /* XL_VEC_*; 0: the vector registers are in ymm[] */
+	uint32_t unit;          /* number of the block that the unit at work starts with, where it is asked for */
+	uint8_t vec_was;        /* vec before C was called */
+	struct { uint64_t host, flags; } span[TRANS_SPANS + 1]; /* found by the unit at work */
 	struct trans *scratch;
 	struct trans_jump jump[1u << TRANS_JUMP_BITS]; /* of indirect branches */
 };
@@ -303,6 +315,11 @@ struct soft_vcpu {
 	pthread_cond_t sleep_cond; /* CLOCK_MONOTONIC */
 	struct engine_stats stats;
 	struct soft_park *park; /* stop.c */
+	struct native_vcpu *native; /* native.c; NULL: none */
+	_Atomic int native_pid;     /* the process that runs for this vCPU right now, or 0 */
+	bool native_wanted;         /* every return to user mode must come by the loop: soft_update_mode() asks for it */
+	struct lockstep *lockstep;  /* lockstep.c; NULL: off */
+	bool lockstep_touched;      /* something was done that can't be done twice */
 	struct trans_vcpu xl;
 };
 
@@ -310,6 +327,8 @@ struct soft_slot {
 	uint64_t gpa, size;
 	uint8_t *hva;
 	bool readonly;
+	int fd;             /* the file behind it, or -1 */
+	uint64_t file_offset;
 	_Atomic uint8_t *dirty;   /* a byte a page while the dirty log runs, else NULL */
 };
 
@@ -321,6 +340,8 @@ struct soft_slot {
 #define SOFT_PHYS_BITS SOFT_MAXPHYADDR
 #define PAGE_HAS_CODE 1  /* decoded code lies in the page */
 #define PAGE_LOG_DIRTY 2 /* the dirty log runs and this page is still clean */
+#define PAGE_NATIVE_CODE 4 /* looked through for what must not run natively, ... */
+#define PAGE_NATIVE_FIT 8  /* ... and fit */
 
 #define SOFT_MAX_SLOTS 64
 struct soft_engine {
@@ -338,6 +359,7 @@ struct soft_engine {
 	uint64_t frozen_tsc, frozen_ns;
 	_Atomic bool extint;
 	struct soft_stop *stop; /* stop.c: the safe point */
+	struct native_engine *native; /* native.c; NULL: no guest code runs natively */
 	bool probing; /* made by the kvm engine to step single instructions: no threads */
 };
 
@@ -387,9 +409,19 @@ void soft_update_mode(struct soft_vcpu *v);
 /* Write RFLAGS bits in `mask`; handles TF/IF/AC side effects (sets REQ_IRQ/REQ_TRAP, recomputes ac_check). (excp.c) */
 void soft_set_rflags(struct soft_vcpu *v, uint64_t value, uint64_t mask);
 
+/* The process that runs for the vCPU stops. */
+static inline void native_kick(struct soft_vcpu *v)
+{
+	int pid = atomic_load(&v->native_pid);
+
+	if (pid)
+		syscall(SYS_tgkill, pid, pid, SIGUSR1);
+}
 static inline void soft_request(struct soft_vcpu *v, uint32_t bits)
 {
 	atomic_fetch_or_explicit(&v->request, bits, memory_order_seq_cst);
+	if (__builtin_expect(atomic_load_explicit(&v->native_pid, memory_order_seq_cst), 0))
+		native_kick(v);
 }
 /* As soft_request(), and out of HLT. Any thread. (run.c) */
 void soft_wake(struct soft_vcpu *v, uint32_t bits);
@@ -463,6 +495,35 @@ static inline void mmu_written(struct soft_vcpu *v, uint64_t gpa, unsigned size)
 	if (__builtin_expect(__atomic_load_n(&v->page_flags[gpa >> 12], __ATOMIC_RELAXED), 0))
 		page_written(v->engine, gpa, size);
 }
+
+/* ---- User code that runs natively (native.c, native.h) -------------------- */
+
+enum native_result {
+	NATIVE_NOT_HERE, /* not this code, not now */
+	NATIVE_RAN,      /* the state is that of where it stopped */
+	NATIVE_LOST,     /* the process died with the state */
+};
+/* Run from v->rip if v->native_wanted and it pays. */
+enum native_result native_try(struct soft_vcpu *v);
+/* An interrupt has come: a sample of what the vCPU does. */
+void native_tick(struct soft_vcpu *v);
+/* The vCPU's thread does something else for a while. */
+void native_unpin(struct soft_vcpu *v);
+/* A TLB entry has gone; all of an address-space id have (0: of every id). */
+void native_page_flushed(struct soft_vcpu *v, uint32_t id, uint64_t linear);
+void native_id_flushed(struct soft_vcpu *v, uint32_t id);
+/* A page of PAGE_NATIVE_CODE was written. Any thread. */
+void native_code_written(struct soft_engine *e, uint64_t gpa);
+/* May a native process write the page now? */
+bool native_may_write(struct soft_engine *e, uint64_t gpa);
+/* As native_may_write(), and none does any more. Between soft_enter() and soft_leave(); pointers and TLB entries are void if true. */
+bool native_code_wanted(struct soft_vcpu *v, uint64_t gpa);
+void native_slots_changed(struct soft_engine *e);
+void native_get_stats(struct soft_engine *e, struct engine_stats *stats);
+void native_engine_init(struct soft_engine *e);
+void native_engine_free(struct soft_engine *e);
+int native_vcpu_init(struct soft_vcpu *v);
+void native_vcpu_free(struct soft_vcpu *v);
 
 /* ---- Segments (seg.c) ---------------------------------------------------- */
 

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "engine/soft/core.h"
+#include "engine/soft/lockstep.h"
 
 __thread struct soft_vcpu *soft_current;
 
@@ -31,6 +31,7 @@ void soft_leave(struct soft_vcpu *v)
 	struct soft_stop *s = v->engine->stop;
 
 	vec_sync(v);
+	v->lockstep_touched = true;
 	if (!v->park->in_guest) {
 		/* State is being saved or loaded while the vCPU does not run. */
 		v->park->outside++;

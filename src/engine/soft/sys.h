@@ -180,6 +180,8 @@ static inline void soft_set_cpl64(struct soft_vcpu *v, unsigned cpl)
 	v->cpl = cpl;
 	v->ac_check = cpl == 3 && v->cr0 & CR0_AM && v->rflags & FL_AC;
 	soft_use_view(v, soft_view(v, cpl));
+	if (unlikely(v->native_wanted) && cpl == 3)
+		soft_request(v, REQ_STATE); /* the loop decides how it goes on */
 }
 /* Bits of DR7 that make data accesses, or instruction fetches, go the slow way. */
 bool dr7_has_data(const struct soft_vcpu *v);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "engine/soft/core.h"
+#include "engine/soft/lockstep.h"
 
 #define PAGE_NUMBER_BITS 36
 
@@ -87,6 +87,8 @@ static void tlb_drop(struct soft_vcpu *v, uint64_t linear)
 	}
 	tlb2_drop(v->mmu, v->mmu->id, linear);
 	tlb2_drop(v->mmu, v->mmu->global_id, linear);
+	if (unlikely(v->native != NULL))
+		native_page_flushed(v, v->mmu->id, linear);
 }
 
 static bool is_write(enum mmu_access acc)
@@ -129,6 +131,17 @@ found:
 	x->rights = page & PAGE_MASK;
 	if (is_write(acc) && page & XL_READONLY)
 		x->host = NULL;
+	if (unlikely(v->lockstep != NULL) && is_write(acc) && x->host)
+		lockstep_page(v, page & ~PAGE_MASK, x->host - (linear & PAGE_MASK));
+}
+
+static inline general_regs_only void local_add(struct mmu_state *m, unsigned view, unsigned index)
+{
+	unsigned n = m->locals[view];
+
+	if (n < TLB_LOCAL)
+		m->local[view][n] = (uint16_t)index;
+	m->locals[view] = (uint16_t)(n < TLB_LOCAL ? n + 1 : TLB_LOCAL + 1);
 }
 
 void tlb_fill(struct soft_vcpu *v, unsigned view, uint64_t linear, const struct mmu_xlat *x)
@@ -141,11 +154,71 @@ void tlb_fill(struct soft_vcpu *v, unsigned view, uint64_t linear, const struct 
 		return;
 	write = x->rights & XL_DIRTY && !(x->rights & XL_READONLY) &&
 		(x->rights & XL_WRITE || (view != TLB_USER && !(v->cr0 & CR0_WP)) || !(v->cr0 & CR0_PG));
+	if (unlikely(v->lockstep != NULL) && write)
+		write = lockstep_open(v, t, x->gpa);
 	t->rtag = tag;
 	t->wtag = write ? tag : tlb_none((linear >> 12) & (TLB_SIZE - 1));
 	t->addend = (uintptr_t)x->host - linear;
 	t->gpa = (x->gpa & ~PAGE_MASK) | (x->rights & XL_GLOBAL);
 	v->mmu->view_used[view] = true;
+	if (!(x->rights & XL_GLOBAL))
+		local_add(v->mmu, view, (linear >> 12) & (TLB_SIZE - 1));
+}
+
+/* ---- Refill --------------------------------------------------------------- */
+
+static inline general_regs_only bool refill(struct soft_vcpu *v, uint64_t linear, unsigned view, bool write)
+{
+	struct mmu_state *m = v->mmu;
+	unsigned index = (linear >> 12) & (TLB_SIZE - 1), way;
+	uint64_t page = linear >> 12, tag = linear & ~PAGE_MASK, none = index == TLB_SIZE - 1 ? TLB_NONE_LAST : TLB_NONE;
+	struct tlb2_set *s = &m->set[(page ^ page >> 10 ^ page >> 20) % TLB2_SETS];
+	struct tlb_entry *t = &v->tlb[view][index];
+	uint64_t number = page & ((1ull << PAGE_NUMBER_BITS) - 1);
+	uint64_t key = (uint64_t)m->id << PAGE_NUMBER_BITS | number;
+	uint64_t global = (uint64_t)m->global_id << PAGE_NUMBER_BITS | number;
+	bool write_protect = v->cr0 & CR0_WP, writable;
+
+	/* It crosses the page's end, or is no address at all. */
+	if ((write ? t->wtag : t->rtag) == tag || (uint64_t)((int64_t)(linear << 16) >> 16) != linear)
+		return false;
+	for (way = 0; way < TLB2_WAYS; way++)
+		if (s->key[way] == key || s->key[way] == global)
+			break;
+	if (way == TLB2_WAYS || !(v->cr0 & CR0_PG))
+		return false;
+	page = s->page[way];
+	if (view == TLB_USER ? !(page & XL_USER) : view == TLB_KERNEL && page & XL_USER && v->cr4 & CR4_SMAP)
+		return false;
+	writable = page & XL_DIRTY && !(page & XL_READONLY) &&
+		   (page & XL_WRITE || (view != TLB_USER && !write_protect));
+	if (write && !writable)
+		return false;
+	if (unlikely(v->lockstep != NULL) && writable) {
+		if (write)
+			lockstep_page(v, page & ~PAGE_MASK, s->host[way]);
+		writable = lockstep_open(v, t, page);
+		if (write && !writable)
+			return false;
+	}
+	t->rtag = tag;
+	t->wtag = writable ? tag : none;
+	t->addend = (uintptr_t)s->host[way] - tag;
+	t->gpa = (page & ~PAGE_MASK) | (page & XL_GLOBAL);
+	m->view_used[view] = true;
+	if (!(page & XL_GLOBAL))
+		local_add(m, view, index);
+	return true;
+}
+
+bool tlb_refill_read(struct soft_vcpu *v, uint64_t linear, unsigned view)
+{
+	return refill(v, linear, view, false);
+}
+
+bool tlb_refill_write(struct soft_vcpu *v, uint64_t linear, unsigned view)
+{
+	return refill(v, linear, view, true);
 }
 
 uint8_t *mmu_fetch(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa, uint32_t *rights)
@@ -172,16 +245,36 @@ bool mmu_peek(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa)
 
 /* ---- Flushing ------------------------------------------------------------ */
 
+/* Only what was filled since the last time can be other than global. */
+static bool wipe_local(struct mmu_state *m, struct tlb_entry *t, unsigned view)
+{
+	unsigned n = m->locals[view];
+
+	m->locals[view] = 0;
+	if (n > TLB_LOCAL)
+		return false;
+	while (n--) {
+		unsigned i = m->local[view][n];
+
+		if (!(t[i].gpa & XL_GLOBAL))
+			t[i].rtag = t[i].wtag = tlb_none(i);
+	}
+	return true;
+}
+
 static void tlb1_wipe(struct soft_vcpu *v, bool keep_global)
 {
 	struct mmu_state *m = v->mmu;
 
+	if (unlikely(v->lockstep != NULL))
+		v->lockstep->flushed = true;
 	for (unsigned view = 0; view < TLB_SLOW; view++) {
 		struct tlb_entry *t = v->tlb[view];
 		bool kept = false;
 
-		if (!m->view_used[view])
+		if (!m->view_used[view] || (keep_global && wipe_local(m, t, view)))
 			continue;
+		m->locals[view] = 0;
 		for (unsigned i = 0; i < TLB_SIZE; i++) {
 			bool keep = keep_global && t[i].gpa & XL_GLOBAL;
 
@@ -205,6 +298,8 @@ static uint32_t id_new(struct soft_vcpu *v)
 		memset(m->set, 0, sizeof(m->set));
 		memset(m->pcid_id, 0, sizeof(m->pcid_id));
 		block_jump_clear(v);
+		if (v->native)
+			native_id_flushed(v, 0);
 		m->id_next = 1;
 		m->global_id = m->id_next++;
 	}
@@ -276,6 +371,8 @@ static void tlb_drop_region(struct soft_vcpu *v, uint64_t linear, unsigned shift
 			if (key[way] >> (shift - 12) == first || key[way] >> (shift - 12) == global)
 				key[way] = 0;
 	}
+	if (v->native)
+		native_id_flushed(v, m->id);
 }
 
 /* INVLPG drops a large page as a whole, whichever address in it is named (§4.10.4.1). */
@@ -283,6 +380,8 @@ void mmu_flush_page(struct soft_vcpu *v, uint64_t linear)
 {
 	unsigned shift = region_shift(v->mmu, linear);
 
+	if (unlikely(v->lockstep != NULL))
+		v->lockstep->flushed = true;
 	linear &= ~PAGE_MASK;
 	if (shift == 12)
 		tlb_drop(v, linear);
@@ -307,6 +406,8 @@ void mmu_invpcid(struct soft_vcpu *v, unsigned type, uint64_t pcid, uint64_t lin
 				m->pcid_id[pcid & 0xfff] = 0;
 			else
 				tlb2_drop(m, m->pcid_id[pcid & 0xfff], linear);
+			if (v->native && m->pcid_id[pcid & 0xfff])
+				native_page_flushed(v, m->pcid_id[pcid & 0xfff], linear);
 			/* The jump cache holds blocks of that PCID under its id too. */
 			block_flush_linear(v, linear & ~PAGE_MASK);
 		}

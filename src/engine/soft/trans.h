@@ -6,7 +6,8 @@
  *   trans_emit.h   the assembler
  *   trans_insn.c   one instruction: registers, memory operands through the inline TLB
  *   trans_vec.c    vector instructions
- *   trans_block.c  one block: flags' liveness, branches, exits
+ *   trans_unit.c   which blocks are translated together; flags' liveness, neighbouring memory operands
+ *   trans_block.c  such a unit: branches, exits, what lies out of line
  *   trans_cache.c  the code's memory, entry and exit, links, death
  *
  * While translated code runs, host rsp points to the vCPU, guest registers live
@@ -23,7 +24,11 @@
 
 struct trans_engine;
 
+#define TRANS_DIRTY 8u /* so far before the entry is the one for who has flags in the host's only: a NOP that a block's end overwrites, too */
+#define TRANS_SAVE 18u /* bytes before the way out that save them */
 #define TRANS_LEAVE 32u /* bytes from a block's way out to its entry */
+#define TRANS_POLL 14u /* bytes that look at v->request there */
+#define TRANS_APART 16u /* block.trans_apart: from then on no groups */
 #define TRANS_NEVER 1u /* block.trans: not worth it. 0: not translated */
 
 int trans_engine_init(struct soft_engine *e);
@@ -48,13 +53,31 @@ uint32_t trans_run(struct soft_vcpu *v, const struct block *b);
 void trans_link(struct soft_vcpu *v, uint32_t site, uint64_t epoch, struct block *to);
 /* Code under the block was written, or the cache is emptied. Any thread. */
 void trans_kill(struct soft_engine *e, struct block *b);
-/* The other half of the block cache is taken: so is that of the code. All vCPUs have let go of it. */
-void trans_switch(struct soft_engine *e, unsigned half);
+/* The block cache is empty, and so is the code's memory. All vCPUs have let go of it. */
+void trans_empty(struct soft_engine *e);
 /* No room: the block cache should be emptied. */
 bool trans_full(const struct soft_engine *e);
 void trans_jump_clear(struct soft_vcpu *v);
+/* Indirect branches to [from, from + size) look again. */
+void trans_forget(struct soft_vcpu *v, uint64_t from, uint64_t size);
 /* Let the vCPU's indirect branches find `b` at `linear`; `global`: in every address space. */
 void trans_remember(struct soft_vcpu *v, uint64_t linear, const struct block *b, bool global);
+
+/* The entry of the vCPU's table for `linear` in the current view. */
+static inline struct trans_jump *trans_jump_at(struct soft_vcpu *v, uint64_t linear)
+{
+	uint32_t n = (uint32_t)linear ^ (v->tlb_view == TLB_USER ? v->xl.salt : 0);
+
+	return &v->xl.jump[n * TRANS_HASH >> (32 - TRANS_JUMP_BITS)];
+}
+
+/* Before code runs: what of it depends on the address space. */
+static inline void trans_context(struct soft_vcpu *v)
+{
+	v->xl.ctx = v->mmu->id << 2 | v->tlb_view;
+	v->xl.global_ctx = v->mmu->global_id << 2 | v->tlb_view;
+	v->xl.salt = jump_salt(v->mmu->id);
+}
 
 static inline bool trans_on(const struct soft_vcpu *v)
 {
@@ -87,7 +110,9 @@ enum trans_kind {
 	K_PLAIN,   /* no explicit operand but an immediate */
 	K_MOV_IMM, K_BSWAP, /* register in the opcode */
 	K_XCHG_A,
-	K_LEA, K_VEC, K_PUSH_REG, K_PUSH_IMM, K_POP_REG, K_LEAVE,
+	K_LEA,
+	/* From here on they may fault whatever their operands are. */
+	K_VEC, K_SYS, K_BMI, K_DIV, K_PUSH_REG, K_PUSH_IMM, K_POP_REG, K_LEAVE,
 	K_JCC, K_JMP, K_CALL, K_RET, K_JMP_IND, K_CALL_IND,
 };
 
@@ -112,17 +137,57 @@ static inline bool trans_is_string(const struct insn *i)
 	return i->map == MAP_1B && ((i->opcode >= 0xa4 && i->opcode <= 0xa7) || (i->opcode >= 0xaa && i->opcode <= 0xaf));
 }
 
+/*
+ * What code calls at an instruction, whose unit goes on with `rest` more
+ * instructions after this one's block. Then it goes on, leaves, or goes to the
+ * address that is returned.
+ */
+enum { CALL_GO_ON, CALL_LEAVE };
+typedef uintptr_t trans_call_fn(struct soft_vcpu *v, const struct insn *i, uint64_t rip, uint64_t rest);
+
 /* State of a translation. */
 struct trans_stub {
 	uint8_t *from;  /* rel32 field that leads here */
 	uint8_t *back;  /* where to go on */
+	uint8_t *retry; /* STUB_MISS: where the TLB is looked at */
 	const struct insn *insn;
 	uint8_t kind;
 	bool load_flags; /* the host's flags must be the guest's at `back` */
+	uint8_t view;
+	bool write;     /* STUB_MISS */
+	bool vec;       /* vector registers are in use at `back` */
+	bool leaves;    /* STUB_WRITTEN: the unit does not go on after it */
+	bool dirty;     /* exits: flags are in the host's only */
+	uint8_t group;  /* STUB_WRITTEN: of the operand */
+	uint8_t rest;   /* as trans_item.rest: what the entry counted too much if the unit is left here */
+	int32_t disp;   /* STUB_WRITTEN: of the operand from T1 */
+	bool apart;     /* STUB_MISS of a group: `rest` is all that comes after the instruction */
 	uint16_t off;
-	int32_t target; /* exits: offset of the next instruction from the page */
+	int32_t target; /* exits, and if it leaves: offset of the next instruction from the page */
 };
-#define TRANS_STUBS 512u
+/* How a unit goes on after an instruction. */
+enum trans_go { GO_END, GO_NEXT, GO_TAKEN };
+#define TRANS_UNIT 96u /* instructions; a single block fits in any case */
+#define TRANS_UNIT_BLOCKS 16u
+#define TRANS_GROUPS TRANS_SPANS
+struct trans_item {
+	const struct insn *insn;
+	struct trans_form f;
+	uint16_t off;              /* in the page */
+	uint16_t live_in, live_out;
+	uint8_t go;                /* enum trans_go; of a block's last instruction */
+	uint8_t rest;              /* instructions of the unit after its block */
+	/*
+	 * Its memory operand lies `at` bytes from the start of this group's span, 0:
+	 * alone. The one that leads looks the span up; where that fails, the handler
+	 * does its instruction and the unit is left. A unit that this often happens
+	 * to is made anew without groups.
+	 */
+	uint8_t group;
+	bool leads;
+	int32_t at;
+};
+#define TRANS_STUBS 2048u
 struct trans {
 	struct soft_engine *e;
 	struct trans_engine *te;
@@ -133,12 +198,20 @@ struct trans {
 	bool in_host, in_mem;   /* where the flags are */
 	unsigned off;           /* of the instruction at work, from the start of its page */
 	const struct insn *insn;
+	struct trans_item *now; /* the same */
 	uint16_t live_in, live_out;
-	unsigned vec_checked;   /* XL_VEC_* known to be set */
+	uint8_t in_t1, in_t2;   /* groups: T1 has the span's host address, T2 that of its page's flags; or 0 */
+	struct block *block[TRANS_UNIT_BLOCKS];
+	unsigned blocks;
+	struct trans_item item[TRANS_UNIT + 1];
+	unsigned items;
+	struct { uint16_t size; bool write; } group[TRANS_GROUPS + 1];
+	unsigned vec_checked;   /* XL_VEC_* known to be set; not 0: the vector registers are in use */
 	struct trans_stub stub[TRANS_STUBS];
 	unsigned stubs;
 };
-enum { STUB_HANDLER, STUB_WRITTEN, STUB_EXIT, STUB_INDIRECT_MISS, STUB_INDIRECT_GLOBAL, STUB_INDIRECT_MISS_HANDLER };
+/* STUB_MISS: the first-level TLB missed; STUB_HANDLER follows if it can't be filled. */
+enum { STUB_HANDLER, STUB_MISS, STUB_WRITTEN, STUB_VEC, STUB_EXIT, STUB_INDIRECT_MISS, STUB_INDIRECT_GLOBAL, STUB_INDIRECT_MISS_HANDLER };
 
 /* trans_insn.c */
 void trans_insn_emit(struct trans *t, const struct trans_form *f);
@@ -148,8 +221,12 @@ void trans_flags_load(struct trans *t);
 /* T1 holds a linear address: make it a host address; the rest of the way is out of line. Clobbers the host's flags. */
 void trans_lookup(struct trans *t, unsigned size, bool write);
 void trans_linear(struct trans *t); /* of the memory operand, into T1 */
-/* A store to [T1] was made: look at the page's flags. */
-void trans_written_check(struct trans *t);
+/* The memory operand is at [T1 + what is returned]. `align`: else the handler raises a fault. */
+int32_t trans_operand(struct trans *t, unsigned size, bool write, unsigned align);
+/* The same for what is at `disp` from host register `base`. */
+int32_t trans_access(struct trans *t, unsigned base, int32_t disp, unsigned size, bool write);
+/* A store to [T1 + disp] was made: look at the page's flags. */
+void trans_written_check(struct trans *t, int32_t disp);
 struct trans_stub *trans_stub_add(struct trans *t, unsigned kind, uint8_t *from);
 
 /* The host's flags are about to be lost: keep what of them is needed. */
@@ -158,15 +235,24 @@ void trans_flags_keep(struct trans *t, uint16_t live);
 /* trans_vec.c */
 bool trans_vec_form(const struct insn *i, struct trans_form *f);
 void trans_vec_emit(struct trans *t, const struct trans_form *f);
-/* XL_VEC_* now. */
+/* The vector registers are asked for and are not in the host's, or the unit is not ready. */
+trans_call_fn trans_vec_call;
+/* XL_VEC_* that could be set now. */
 unsigned trans_vec_ready(struct soft_vcpu *v);
 
-/* trans_block.c: false: nothing worth it */
+/* General registers that a vector instruction writes. */
+unsigned trans_vec_writes(const struct insn *i);
+
+/* trans_unit.c: t->b and what goes with it */
+void trans_unit(struct trans *t);
+
+/* trans_block.c */
 bool trans_block_emit(struct trans *t, uint32_t *code_at);
 
 /* trans_cache.c */
 struct trans_site {
 	uint32_t direct, saved; /* rel32 fields, offsets from the start of the memory; either may be patched */
+	uint32_t out;           /* the rel32 that leaves: to te->look for a successor that can't be linked */
 	uint32_t from;          /* block number */
 	uint16_t target;        /* offset in the page */
 	uint8_t view;
@@ -175,13 +261,23 @@ struct trans_site {
 struct trans_engine {
 	pthread_mutex_t lock;
 	uint8_t *write, *exec;
-	size_t size, half_size, start; /* start: of the halves */
-	size_t used[2];
-	unsigned half;
+	const uint8_t *base;  /* of block numbers */
+	uint64_t kills;       /* counts blocks with code that ended */
+	size_t size, start, room; /* start: behind the common routines */
+	size_t used;
 	bool full;
-	uint32_t call_handler, call_written, leave, enter; /* the common routines, offsets */
+	uint32_t call_handler, call_written, look, leave, enter; /* the common routines, offsets */
+	uint32_t call_handler_vec, call_written_vec, call_vec, call_apart;
+	uint32_t miss[TLB_SLOW][2]; /* by view, and whether it is a store */
 	unsigned threshold;
 	bool exact;
 };
-bool trans_handler_call(struct soft_vcpu *v, const struct insn *i, uint64_t rip);
-bool trans_written_call(struct soft_vcpu *v, const struct insn *i, uint64_t rip);
+trans_call_fn trans_handler_call, trans_written_call;
+
+/* trans_sys.c */
+bool trans_sys_form(const struct insn *i, struct trans_form *f);
+void trans_sys_emit(struct trans *t);
+/* A block ended and goes on at v->next_rip: where its code is, or CALL_LEAVE. */
+uintptr_t trans_next(struct soft_vcpu *v);
+/* v->xl.flags to v->rflags. (trans_cache.c) */
+void trans_flags_out(struct soft_vcpu *v);

@@ -1,34 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A block as host code: liveness of the flags, its instructions, its way out, and what lies out of line. */
+/* A unit as host code: its instructions, its ways out, and what lies out of line. */
 #include <assert.h>
 
 #include "engine/soft/int.h"
 #include "engine/soft/trans_emit.h"
-
-/* Arithmetic flags that are needed before each instruction; after the last one all are. */
-static void liveness(const struct trans_form *f, unsigned n, uint16_t *live)
-{
-	live[n] = FLAGS_ARITH;
-	while (n--)
-		live[n] = (uint16_t)((live[n + 1] & ~f[n].kills) | f[n].reads);
-}
-
-/* Whatever may fault counts as a reader of all flags. */
-static void exact_faults(struct trans_form *f, const struct insn *i, unsigned n)
-{
-	for (unsigned k = 0; k < n; k++)
-		if (f[k].kind != K_RM ? f[k].kind >= K_VEC : i[k].is_mem)
-			f[k].reads = FLAGS_ARITH;
-}
-
-static bool worth(const struct trans_form *f, unsigned n)
-{
-	unsigned handlers = 0;
-
-	for (unsigned k = 0; k < n; k++)
-		handlers += f[k].kind == K_HANDLER;
-	return 2 * handlers <= n;
-}
 
 /* ---- Ways out ------------------------------------------------------------- */
 
@@ -41,7 +16,13 @@ static void indirect(struct trans *t, int32_t sp, bool miss_handler)
 {
 	struct trans_stub *s;
 
-	op_rr(t, 0x69, T2, T1);
+	if (t->view == TLB_USER) {
+		op_v(t, 0x8b, T2, TMEM(xl.salt));
+		op_rr(t, 0x33, T2, T1);
+		op_rr(t, 0x69, T2, T2);
+	} else {
+		op_rr(t, 0x69, T2, T1);
+	}
 	e32(t, TRANS_HASH);
 	op_rr(t, 0xc1, 5, T2);
 	e8(t, 32 - TRANS_JUMP_BITS);
@@ -66,9 +47,7 @@ static void indirect(struct trans *t, int32_t sp, bool miss_handler)
 
 static void flags_out(struct trans *t)
 {
-	if (!t->in_mem)
-		trans_flags_save(t);
-	t->in_host = false;
+	trans_flags_keep(t, FLAGS_ARITH);
 }
 
 static void page_plus(struct trans *t, unsigned reg, int32_t off)
@@ -80,20 +59,29 @@ static void page_plus(struct trans *t, unsigned reg, int32_t off)
 /* To `target` bytes from the page's start, on condition `cc` (16: always). */
 static void direct(struct trans *t, unsigned cc, int32_t target)
 {
+	struct trans_stub *s;
+
 	align_field(t, cc < 16 ? 2 : 1);
-	trans_stub_add(t, STUB_EXIT, op_jump(t, cc))->target = target;
+	s = trans_stub_add(t, STUB_EXIT, op_jump(t, cc));
+	s->target = target;
+	s->dirty = t->in_host && !t->in_mem;
 }
 
 static void push_return(struct trans *t)
 {
-	op_mem(t, 0x8d | OP_W, T1, H_GUEST_SP, H_NONE, 0, -8);
-	trans_lookup(t, 8, true);
-	op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
+	int32_t disp = trans_access(t, H_GUEST_SP, -8, 8, true);
+	bool alone = !t->now->group;
+
+	if (alone)
+		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
 	page_plus(t, T2, (int32_t)(t->off + t->insn->len));
-	op_mem(t, 0x89 | OP_W, T2, T1, H_NONE, 0, 0);
-	op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
+	op_mem(t, 0x89 | OP_W, T2, T1, H_NONE, 0, disp);
+	if (alone)
+		op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
+	else
+		t->in_t2 = 0;
 	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_GUEST_SP, H_NONE, 0, -8);
-	trans_written_check(t);
+	trans_written_check(t, disp);
 }
 
 /* The target of an indirect branch, into T1. */
@@ -104,9 +92,9 @@ static void target_in(struct trans *t)
 
 	flags_out(t);
 	if (i->is_mem) {
-		trans_linear(t);
-		trans_lookup(t, 8, false);
-		op_mem(t, 0x8b | OP_W, T1, T1, H_NONE, 0, 0);
+		int32_t disp = trans_operand(t, 8, false, 1);
+
+		op_mem(t, 0x8b | OP_W, T1, T1, H_NONE, 0, disp);
 	} else if (h == H_NONE) {
 		op_v(t, 0x8b | OP_W, T1, gpr_disp(i->rm));
 	} else {
@@ -114,31 +102,48 @@ static void target_in(struct trans *t)
 	}
 }
 
+/* The unit goes on in the function; the store of the return address may have changed that. */
+static void return_pushed(struct trans_stub *s, int32_t target)
+{
+	s->leaves = true;
+	s->target = target;
+}
+
 static void branch_emit(struct trans *t, const struct trans_form *f)
 {
 	const struct insn *i = t->insn;
 	int64_t next = t->off + i->len, target = next + (int64_t)i->imm;
+	int32_t disp;
 
 	switch (f->kind) {
 	case K_JCC:
 		if (!t->in_host)
 			trans_flags_load(t);
+		if (t->now->go == GO_TAKEN) {
+			direct(t, (i->opcode & 15) ^ 1, (int32_t)next);
+			break;
+		}
 		direct(t, i->opcode & 15, (int32_t)target);
-		direct(t, 16, (int32_t)next);
+		if (t->now->go == GO_END)
+			direct(t, 16, (int32_t)next);
 		break;
 	case K_JMP:
-		direct(t, 16, (int32_t)target);
+		if (t->now->go == GO_END)
+			direct(t, 16, (int32_t)target);
 		break;
 	case K_CALL:
-		flags_out(t);
+		if (t->now->go == GO_END)
+			flags_out(t);
 		push_return(t);
-		direct(t, 16, (int32_t)target);
+		if (t->now->go == GO_END)
+			direct(t, 16, (int32_t)target);
+		else
+			return_pushed(&t->stub[t->stubs - 1], (int32_t)target);
 		break;
 	case K_RET:
 		flags_out(t);
-		op_rr(t, 0x8b | OP_W, T1, H_GUEST_SP);
-		trans_lookup(t, 8, false);
-		op_mem(t, 0x8b | OP_W, T1, T1, H_NONE, 0, 0);
+		disp = trans_access(t, H_GUEST_SP, 0, 8, false);
+		op_mem(t, 0x8b | OP_W, T1, T1, H_NONE, 0, disp);
 		indirect(t, 8 + (int32_t)(uint16_t)i->imm, true);
 		break;
 	case K_JMP_IND:
@@ -172,7 +177,7 @@ static void jump_back(struct trans *t, const struct trans_stub *s)
 
 static void call_common(struct trans *t, const struct trans_stub *s, uint32_t routine)
 {
-	mov_imm64(t, T2, (uint64_t)(uintptr_t)s->insn);
+	mov_imm64(t, T2, (uint64_t)(uintptr_t)s->insn | (uint64_t)s->rest << TRANS_REST_SHIFT);
 	mov_imm64(t, T1, s->off);
 	jump_set(op_jump(t, 17), t->te->write + routine);
 }
@@ -182,51 +187,105 @@ static void leave(struct trans *t)
 	jump_set(op_jump(t, 16), t->te->write + t->te->leave);
 }
 
-static void exit_stub(struct trans *t, struct trans_stub *s, bool dirty)
+/* Fewer instructions ran than the entry counted. Leaves flags alone. */
+static void uncount(struct trans *t, unsigned rest)
+{
+	if (!rest)
+		return;
+	op_v(t, 0x8b | OP_W, T1, TMEM(insns));
+	op_mem(t, 0x8d | OP_W, T1, T1, H_NONE, 0, -(int32_t)rest);
+	op_v(t, 0x89 | OP_W, T1, TMEM(insns));
+}
+
+static void exit_stub(struct trans *t, struct trans_stub *s)
 {
 	struct trans_site *site;
 	uint8_t *saved;
 
 	if (s->target < 0 || s->target >= (int32_t)PAGE_BYTES) {
 		jump_set(s->from, t->w);
-		if (dirty)
-			trans_flags_save(t);
+		uncount(t, s->rest);
+		t->in_mem = !s->dirty;
+		trans_flags_keep(t, FLAGS_ARITH);
 		page_plus(t, T1, s->target);
 		indirect(t, 0, false);
 		return;
 	}
-	while ((uintptr_t)t->w & 15)
+	while ((uintptr_t)t->w & 3)
 		e8(t, 0xcc);
 	site = (struct trans_site *)t->w;
 	t->w += sizeof(*site);
 	jump_set(s->from, t->w);
-	if (dirty)
-		trans_flags_save(t);
+	if (s->rest) {
+		uncount(t, s->rest);
+		align_field(t, 1);
+		s->from = op_jump(t, 16);
+		jump_set(s->from, t->w);
+	}
+	t->in_mem = !s->dirty;
+	trans_flags_keep(t, FLAGS_ARITH);
 	align_field(t, 1);
 	saved = op_jump(t, 16);
 	jump_set(saved, t->w);
 	page_plus(t, T2, s->target);
 	mov_imm64(t, T1, (uint64_t)((uint8_t *)site - t->te->write));
+	align_field(t, 1);
 	leave(t);
 	*site = (struct trans_site){
 		.direct = (uint32_t)(s->from - t->te->write), .saved = (uint32_t)(saved - t->te->write),
+		.out = (uint32_t)(t->w - 4 - t->te->write),
 		.from = (uint32_t)(((uint8_t *)t->b - t->base) / 64), .target = (uint16_t)s->target,
-		.view = (uint8_t)t->view, .dirty = dirty,
+		.view = s->view, .dirty = s->dirty,
 	};
 }
 
-static void stub_emit(struct trans *t, struct trans_stub *s, bool dirty)
+/* [T1 + disp] was stored to, T2 has the address of its page's flags. */
+static void written_stub(struct trans *t, const struct trans_stub *s)
+{
+	if (s->disp)
+		op_mem(t, 0x8d | OP_W, T1, T1, H_NONE, 0, s->disp);
+	op_v(t, 0x89 | OP_W, T1, TMEM(xl.tmp[2]));
+	op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[3]));
+	call_common(t, s, s->vec ? t->te->call_written_vec : t->te->call_written);
+	if (s->leaves) {
+		/* What the unit goes on with may be what was written. */
+		uncount(t, s->rest);
+		page_plus(t, T2, s->target);
+		op_rr(t, 0x33, T1, T1);
+		leave(t);
+		return;
+	}
+	if (s->group) {
+		op_v(t, 0x8b | OP_W, T1, TMEM(xl.span[0].host) + (int32_t)(s->group * sizeof(((struct soft_vcpu *)0)->xl.span[0])));
+		op_v(t, 0x8b | OP_W, T2, TMEM(xl.span[0].flags) + (int32_t)(s->group * sizeof(((struct soft_vcpu *)0)->xl.span[0])));
+	}
+	jump_back(t, s);
+}
+
+static void stub_emit(struct trans *t, struct trans_stub *s)
 {
 	uint8_t *over;
 
 	if (s->kind == STUB_EXIT) {
-		exit_stub(t, s, dirty);
+		exit_stub(t, s);
 		return;
 	}
 	jump_set(s->from, t->w);
 	switch (s->kind) {
+	case STUB_MISS:
+		/* It comes back here if the entry is the page's now, else behind the jump. */
+		jump_set(op_jump(t, 17), t->te->write + t->te->miss[s->view][s->write]);
+		jump_set(op_jump(t, 16), s->retry);
+		if (s->apart) {
+			op_v(t, 0xc7, 0, TMEM(xl.unit));
+			e32(t, (uint32_t)(((uint8_t *)t->b - t->base) / 64));
+			call_common(t, s, t->te->call_apart);
+			e8(t, 0xcc);
+			break;
+		}
+		/* fall through */
 	case STUB_HANDLER:
-		call_common(t, s, t->te->call_handler);
+		call_common(t, s, s->vec ? t->te->call_handler_vec : t->te->call_handler);
 		if (s->load_flags)
 			trans_flags_load(t);
 		if (insn_ends_block(s->insn))
@@ -235,9 +294,10 @@ static void stub_emit(struct trans *t, struct trans_stub *s, bool dirty)
 			jump_back(t, s);
 		break;
 	case STUB_WRITTEN:
-		op_v(t, 0x89 | OP_W, T1, TMEM(xl.tmp[2]));
-		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[3]));
-		call_common(t, s, t->te->call_written);
+		written_stub(t, s);
+		break;
+	case STUB_VEC:
+		call_common(t, s, t->te->call_vec);
 		jump_back(t, s);
 		break;
 	case STUB_INDIRECT_GLOBAL:
@@ -253,8 +313,7 @@ static void stub_emit(struct trans *t, struct trans_stub *s, bool dirty)
 		/* fall through */
 	case STUB_INDIRECT_MISS:
 		op_rr(t, 0x8b | OP_W, T2, T1);
-		op_rr(t, 0x33, T1, T1);
-		leave(t);
+		jump_set(op_jump(t, 16), t->te->write + t->te->look);
 		break;
 	}
 }
@@ -266,80 +325,89 @@ static void stub_emit(struct trans *t, struct trans_stub *s, bool dirty)
  */
 static uint8_t *entry_emit(struct trans *t)
 {
-	uint8_t *entry, *start;
+	static const uint8_t nop8[TRANS_DIRTY] = {0x0f, 0x1f, 0x84};
+	uint8_t *entry, *start, *save;
 
 	while ((uintptr_t)t->w & 31)
 		e8(t, 0xcc);
-	start = t->w;
+	start = t->w + TRANS_LEAVE;
 	entry = start + TRANS_LEAVE;
+	/* Flags that are in the host's only must not get lost with the block that would have overwritten them. */
+	while (t->w < start - TRANS_SAVE)
+		e8(t, 0xcc);
+	save = t->w;
+	t->in_mem = false;
+	trans_flags_keep(t, FLAGS_ARITH);
+	assert(t->w == save + TRANS_SAVE && t->w == start);
 	page_plus(t, T2, (int32_t)t->off);
 	op_rr(t, 0x33, T1, T1);
 	leave(t);
-	assert(t->w <= entry);
-	while (t->w < entry)
+	assert(t->w <= entry - TRANS_DIRTY);
+	while (t->w < entry - TRANS_DIRTY)
 		e8(t, 0xcc);
+	for (unsigned k = 0; k < TRANS_DIRTY; k++)
+		e8(t, nop8[k]);
 	op_v(t, 0x83, 7, TMEM(request));
 	e8(t, 0);
 	assert(t->w - entry == 8);
 	jump_set(op_jump(t, 5), start);
+	assert(t->w - entry == TRANS_POLL);
 	op_v(t, 0x83 | OP_W, 0, TMEM(insns));
-	e8(t, t->b->count);
+	e8(t, t->items);
 	return entry;
 }
 
-bool trans_block_emit(struct trans *t, uint32_t *code_at)
+static void items_emit(struct trans *t)
 {
-	struct trans_form form[BLOCK_MAX_INSNS];
-	uint16_t live[BLOCK_MAX_INSNS + 1];
-	struct block *b = t->b;
-	unsigned n = b->count, kind = K_HANDLER;
-	uint8_t *entry;
-	bool dirty;
+	struct trans_item *it = NULL;
 
-	for (unsigned k = 0; k < n; k++)
-		trans_form(&b->insn[k], &form[k]);
-	if (!worth(form, n))
-		return false;
-	if (t->te->exact)
-		exact_faults(form, b->insn, n);
-	liveness(form, n, live);
-	t->off = b->gpa & PAGE_MASK;
-	t->in_host = false;
-	t->in_mem = true;
-	t->stubs = 0;
-	t->vec_checked = 0;
-	entry = entry_emit(t);
-	for (unsigned k = 0; k < n; k++) {
+	for (unsigned k = 0; k < t->items; k++) {
 		unsigned first = t->stubs;
 
-		t->insn = &b->insn[k];
-		t->live_in = live[k];
-		t->live_out = live[k + 1];
-		kind = form[k].kind;
-		if (kind >= K_JCC)
-			branch_emit(t, &form[k]);
+		it = &t->item[k];
+		t->now = it;
+		t->insn = it->insn;
+		t->off = it->off;
+		t->live_in = it->live_in;
+		t->live_out = it->live_out;
+		if (it->f.kind >= K_JCC)
+			branch_emit(t, &it->f);
 		else
-			trans_insn_emit(t, &form[k]);
+			trans_insn_emit(t, &it->f);
 		for (; first < t->stubs; first++) {
 			struct trans_stub *s = &t->stub[first];
 
-			if (s->kind != STUB_HANDLER || s->back)
+			s->vec = t->vec_checked;
+			if (s->kind > STUB_MISS || s->back)
 				continue;
 			s->back = t->w;
 			s->load_flags = t->in_host && t->live_out;
 		}
-		t->off += t->insn->len;
 	}
-	if (kind < K_JCC) {
-		if (insn_ends_block(t->insn) && kind == K_HANDLER && !trans_is_string(t->insn))
-			e8(t, 0xcc); /* never reached: the handler's call leaves */
-		else
-			direct(t, 16, (int32_t)t->off);
-	}
-	dirty = t->in_host && !t->in_mem;
+	if (it->f.kind >= K_JCC)
+		return;
+	if (insn_ends_block(it->insn) && it->f.kind == K_HANDLER && !trans_is_string(it->insn))
+		e8(t, 0xcc); /* never reached: the handler's call leaves */
+	else
+		direct(t, 16, (int32_t)(it->off + it->insn->len));
+}
+
+bool trans_block_emit(struct trans *t, uint32_t *code_at)
+{
+	uint8_t *entry;
+
+	trans_unit(t);
+	t->off = t->b->gpa & PAGE_MASK;
+	t->in_host = false;
+	t->in_mem = true;
+	t->stubs = 0;
+	t->vec_checked = 0;
+	t->in_t1 = t->in_t2 = 0;
+	entry = entry_emit(t);
+	items_emit(t);
 	for (unsigned k = 0; k < t->stubs; k++)
-		stub_emit(t, &t->stub[k], dirty);
-	b->trans_needs_flags = live[0] != 0;
+		stub_emit(t, &t->stub[k]);
+	t->b->trans_needs_flags = t->item[0].live_in != 0;
 	*code_at = (uint32_t)(entry - t->te->write);
 	return true;
 }

@@ -45,6 +45,7 @@ static inline void e64(struct trans *t, uint64_t x)
 #define OP_F2 0x1000u
 #define OP_F3 0x2000u
 #define OP_0F 0x4000u
+#define OP_38 0x8000u /* beside OP_0F */
 
 static inline void op_head(struct trans *t, unsigned op, unsigned r, unsigned x, unsigned b)
 {
@@ -62,6 +63,8 @@ static inline void op_head(struct trans *t, unsigned op, unsigned r, unsigned x,
 		e8(t, 0x40 | rex);
 	if (op & OP_0F)
 		e8(t, 0x0f);
+	if (op & OP_38)
+		e8(t, 0x38);
 	e8(t, op);
 }
 
@@ -69,6 +72,20 @@ static inline void op_rr(struct trans *t, unsigned op, unsigned reg, unsigned rm
 {
 	op_head(t, op, reg, 0, rm);
 	e8(t, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+/* ModRM and what follows it for [base + disp]. */
+static inline void modrm_disp(struct trans *t, unsigned reg, unsigned base, int32_t disp)
+{
+	unsigned mod = !disp && (base & 7) != 5 ? 0 : disp == (int8_t)disp ? 1 : 2;
+
+	e8(t, mod << 6 | (reg & 7) << 3 | (base & 7));
+	if ((base & 7) == 4)
+		e8(t, 0x24);
+	if (mod == 1)
+		e8(t, (uint8_t)disp);
+	else if (mod == 2)
+		e32(t, (uint32_t)disp);
 }
 
 /* [base + (index << scale) + disp]; index H_NONE: none. */
@@ -117,9 +134,23 @@ static inline void jump_set(uint8_t *field, const uint8_t *to)
 /* Pad so that a 4-byte field `ahead` bytes from here can be rewritten in one store. */
 static inline void align_field(struct trans *t, unsigned ahead)
 {
-	while ((uintptr_t)(t->w + ahead) & 3)
+	switch (-(uintptr_t)(t->w + ahead) & 3) {
+	case 3:
+		e8(t, 0x0f);
+		e8(t, 0x1f);
+		e8(t, 0x00);
+		break;
+	case 2:
+		e8(t, 0x66);
+		/* fall through */
+	case 1:
 		e8(t, 0x90);
+		break;
+	}
 }
+
+/* Addresses have 48 bits at most. */
+#define TRANS_REST_SHIFT 48
 
 static inline void mov_imm64(struct trans *t, unsigned reg, uint64_t x)
 {

@@ -68,6 +68,13 @@ static void form_group3(const struct insn *i, struct trans_form *f, unsigned siz
 		rm_form(f, 0, ROLE_R, size);
 		flags_form(f, 0, PRODUCT);
 		break;
+	default:
+		if (size < 4)
+			break;
+		rm_form(f, 0, ROLE_R, size);
+		flags_form(f, 0, 0);
+		f->kind = K_DIV;
+		break;
 	}
 }
 
@@ -280,16 +287,45 @@ static void form_0f(const struct insn *i, struct trans_form *f)
 	}
 }
 
+static void form_0f38(const struct insn *i, struct trans_form *f)
+{
+	if (i->opcode == 0xf6) { /* ADCX, ADOX */
+		unsigned flag = i->prefixes & PFX_F3 ? FL_OF : FL_CF;
+
+		rm_form(f, RW, ROLE_R, i->rex & 8 ? 8 : 4);
+		flags_form(f, flag, flag);
+	} else if ((i->opcode & ~1u) == 0xf0 && i->is_mem && !(i->prefixes & (PFX_F2 | PFX_F3))) { /* MOVBE */
+		rm_form(f, i->opcode & 1 ? ROLE_R : ROLE_W, i->opcode & 1 ? ROLE_W : ROLE_R, i->opsize);
+	}
+}
+
+/* BMI1, BMI2 */
+static void form_vex(const struct insn *i, struct trans_form *f)
+{
+	if (i->map == MAP_1B || i->map == MAP_0F || (i->map == MAP_0F38 ? i->opcode < 0xf2 || i->opcode > 0xf7 : i->opcode != 0xf0))
+		return;
+	f->kind = K_BMI;
+	f->rm = ROLE_R;
+	f->size = i->opsize;
+	if (i->map == MAP_0F3A || i->pp || i->opcode == 0xf6)
+		return;
+	flags_form(f, 0, i->opcode == 0xf7 ? FL_ZF | FL_CF | FL_OF : FL_ZF | FL_SF | FL_CF | FL_OF);
+}
+
 void trans_form(const struct insn *i, struct trans_form *f)
 {
 	memset(f, 0, sizeof(*f));
 	f->kind = K_HANDLER;
-	if (i->fn != int_ud && i->fn != insn_undefined && i->fn != insn_protection && !trans_vec_form(i, f) &&
-	    !(i->prefixes & PFX_VEX)) {
-		if (i->map == MAP_1B)
+	if (i->fn != int_ud && i->fn != insn_undefined && i->fn != insn_protection && !trans_sys_form(i, f) &&
+	    !trans_vec_form(i, f)) {
+		if (i->prefixes & PFX_VEX)
+			form_vex(i, f);
+		else if (i->map == MAP_1B)
 			form_1b(i, f);
 		else if (i->map == MAP_0F)
 			form_0f(i, f);
+		else if (i->map == MAP_0F38)
+			form_0f38(i, f);
 	}
 	if (f->kind == K_RM) {
 		bool reg_high = f->reg && trans_high_byte(i, i->reg, f->reg_size);
@@ -309,7 +345,7 @@ void trans_form(const struct insn *i, struct trans_form *f)
 		f->kills = 0;
 		f->sets = true;
 	}
-	if (i->is_mem && i->addrsize != 8 && (i->base == REG_RIP || (f->kind != K_RM && f->kind != K_VEC)) && f->kind != K_NOP) {
+	if (i->is_mem && i->addrsize != 8 && f->kind != K_SYS && (i->base == REG_RIP || (f->kind != K_RM && f->kind != K_VEC)) && f->kind != K_NOP) {
 		memset(f, 0, sizeof(*f));
 		f->reads = ALL;
 		f->sets = true;

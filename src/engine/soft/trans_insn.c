@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* One instruction of the guest as host code: itself with its registers renamed, around it what memory and flags need. */
+#include "engine/soft/int.h"
 #include "engine/soft/trans_emit.h"
 
 /* ---- Flags ---------------------------------------------------------------- */
@@ -26,11 +27,18 @@ void trans_flags_load(struct trans *t)
 	t->in_host = true;
 }
 
-/* The host's flags are about to be lost: keep what is needed from here on. */
+/* The host's flags are about to be lost: keep what is needed from here on. Clobbers T2. */
 void trans_flags_keep(struct trans *t, uint16_t live)
 {
-	if (live && !t->in_mem)
-		trans_flags_save(t);
+	if (live && !t->in_mem) {
+		op_rr(t, 0x8b | OP_W, T2, H_AX);
+		op_rr(t, 0x90 | OP_0F, 0, H_AX); /* seto al */
+		e8(t, 0x9f);
+		op_v(t, 0x89 | OP_66, H_AX, TMEM(xl.flags));
+		op_rr(t, 0x8b | OP_W, H_AX, T2);
+		t->in_mem = true;
+		t->in_t2 = 0;
+	}
 	t->in_host = false;
 }
 
@@ -57,7 +65,10 @@ struct trans_stub *trans_stub_add(struct trans *t, unsigned kind, uint8_t *from)
 {
 	struct trans_stub *s = &t->stub[t->stubs++];
 
-	*s = (struct trans_stub){.from = from, .insn = t->insn, .kind = (uint8_t)kind, .off = (uint16_t)t->off};
+	*s = (struct trans_stub){
+		.from = from, .insn = t->insn, .kind = (uint8_t)kind, .view = (uint8_t)t->view, .off = (uint16_t)t->off,
+		.rest = t->now->rest,
+	};
 	return s;
 }
 
@@ -68,18 +79,29 @@ static unsigned reg_in(struct trans *t, unsigned n, unsigned temp)
 
 	if (h != H_NONE)
 		return h;
+	if (temp == T1)
+		t->in_t1 = 0;
+	else
+		t->in_t2 = 0;
 	op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
 	return temp;
 }
 
-static void address(struct trans *t, unsigned op, unsigned dst)
+/* The memory operand's address plus `more` (0, or an operand near its base). Clobbers T1 and T2. */
+static void address(struct trans *t, unsigned op, unsigned dst, int32_t more)
 {
 	const struct insn *i = t->insn;
 	unsigned base, index = H_NONE;
+	int32_t disp = i->disp + more, next;
 
+	t->in_t1 = t->in_t2 = 0;
 	if (i->base == REG_RIP) {
 		op_v(t, 0x8b | OP_W, T1, TMEM(xl.page));
-		op_mem(t, 0x8d | OP_W, T1, T1, H_NONE, 0, i->disp);
+		if (!__builtin_add_overflow(disp, (int32_t)(t->off + i->len), &next)) {
+			op_mem(t, op, dst, T1, H_NONE, 0, next);
+			return;
+		}
+		op_mem(t, 0x8d | OP_W, T1, T1, H_NONE, 0, disp);
 		op_mem(t, op, dst, T1, H_NONE, 0, (int32_t)(t->off + i->len));
 		return;
 	}
@@ -87,24 +109,29 @@ static void address(struct trans *t, unsigned op, unsigned dst)
 		index = reg_in(t, i->index, T2);
 	if (i->base != REG_ZERO) {
 		base = reg_in(t, i->base, T1);
-		op_mem(t, op, dst, base, index, i->scale, i->disp);
+		op_mem(t, op, dst, base, index, i->scale, disp);
 		return;
 	}
 	/* No base: [index * scale + disp32] */
 	op_head(t, op, dst, index == H_NONE ? 0 : index, 0);
 	e8(t, (dst & 7) << 3 | 4);
 	e8(t, i->scale << 6 | (index == H_NONE ? 4 : index & 7) << 3 | 5);
-	e32(t, (uint32_t)i->disp);
+	e32(t, (uint32_t)disp);
+}
+
+static void linear(struct trans *t, int32_t more)
+{
+	const struct insn *i = t->insn;
+
+	address(t, 0x8d | (i->addrsize == 8 ? OP_W : 0), T1, more);
+	if (i->seg != SEG_NONE)
+		op_v(t, 0x03 | OP_W, T1, TMEM(seg) + (int32_t)(i->seg * sizeof(struct cpu_segment) +
+							       offsetof(struct cpu_segment, base)));
 }
 
 void trans_linear(struct trans *t)
 {
-	const struct insn *i = t->insn;
-
-	address(t, 0x8d | (i->addrsize == 8 ? OP_W : 0), T1);
-	if (i->seg != SEG_NONE)
-		op_v(t, 0x03 | OP_W, T1, TMEM(seg) + (int32_t)(i->seg * sizeof(struct cpu_segment) +
-							       offsetof(struct cpu_segment, base)));
+	linear(t, 0);
 }
 
 static int32_t tlb_disp(const struct trans *t, size_t field)
@@ -120,37 +147,133 @@ static void tlb_op(struct trans *t, unsigned op, unsigned reg, size_t field)
 void trans_lookup(struct trans *t, unsigned size, bool write)
 {
 	size_t tag = write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag);
+	struct trans_stub *s;
+	uint8_t *retry;
 
 	_Static_assert(sizeof(struct tlb_entry) == 32, "entries are found by a shift");
 	trans_flags_keep(t, t->live_in);
-	op_rr(t, 0x8b, T2, T1);
-	op_rr(t, 0xc1, 5, T2); /* shr 12 - 5 */
+	t->in_t1 = t->in_t2 = 0;
+	if (int_host()->bmi2) {
+		static const uint8_t rorx[] = {0xc4, 0x43, 0x7b, 0xf0, 0xda}; /* r11d, r10d; the rest is masked out */
+
+		for (unsigned k = 0; k < sizeof(rorx); k++)
+			e8(t, rorx[k]);
+	} else {
+		op_rr(t, 0x8b, T2, T1);
+		op_rr(t, 0xc1, 5, T2); /* shr */
+	}
 	e8(t, 12 - 5);
 	op_rr(t, 0x81, 4, T2);
 	e32(t, (TLB_SIZE - 1) << 5);
+	retry = t->w;
 	/* The offset in the page remains if the tag is the page's. */
 	tlb_op(t, 0x33 | OP_W, T1, tag);
 	op_rr(t, 0x81 | OP_W, 7, T1);
 	e32(t, 4096 - size);
-	trans_stub_add(t, STUB_HANDLER, op_jump(t, 7)); /* ja */
+	s = trans_stub_add(t, STUB_MISS, op_jump(t, 7)); /* ja */
+	s->retry = retry;
+	s->write = write;
 	tlb_op(t, 0x33 | OP_W, T1, tag);
 	tlb_op(t, 0x03 | OP_W, T1, offsetof(struct tlb_entry, addend));
 }
 
-/* T2 is still the TLB entry's offset. */
-void trans_written_check(struct trans *t)
+static int32_t span_disp(unsigned group, size_t field)
 {
-	struct trans_stub *s;
+	return TMEM(xl.span) + (int32_t)(group * sizeof(((struct soft_vcpu *)0)->xl.span[0]) + field);
+}
+#define SPAN(g, field) span_disp(g, offsetof(__typeof__(((struct soft_vcpu *)0)->xl.span[0]), field))
 
-	trans_flags_keep(t, t->live_out);
+/* T2 is a TLB entry's offset: make it the address of its page's flags. */
+static void page_flags_address(struct trans *t)
+{
 	tlb_op(t, 0x8b | OP_W, T2, offsetof(struct tlb_entry, gpa));
 	op_rr(t, 0xc1 | OP_W, 5, T2);
 	e8(t, 12);
 	op_v(t, 0x03 | OP_W, T2, TMEM(page_flags));
+}
+
+/* The first operand of a group: all of the span must be in one page, else the handler does this instruction and the unit is left. */
+static int32_t span_look(struct trans *t, const struct trans_item *it, unsigned base, int32_t disp)
+{
+	unsigned first = t->stubs;
+
+	trans_flags_keep(t, t->live_in);
+	if (base == H_NONE)
+		linear(t, -it->at);
+	else
+		op_mem(t, 0x8d | OP_W, T1, base, H_NONE, 0, disp - it->at);
+	trans_lookup(t, t->group[it->group].size, t->group[it->group].write);
+	t->stub[first].apart = true;
+	t->stub[first].rest = (uint8_t)(&t->item[t->items - 1] - it);
+	op_v(t, 0x89 | OP_W, T1, SPAN(it->group, host));
+	if (t->group[it->group].write) {
+		page_flags_address(t);
+		op_v(t, 0x89 | OP_W, T2, SPAN(it->group, flags));
+		t->in_t2 = it->group;
+	}
+	t->in_t1 = it->group;
+	return it->at;
+}
+
+int32_t trans_access(struct trans *t, unsigned base, int32_t disp, unsigned size, bool write)
+{
+	const struct trans_item *it = t->now;
+
+	if (it->group) {
+		if (it->leads)
+			return span_look(t, it, base, disp);
+		if (t->in_t1 != it->group)
+			op_v(t, 0x8b | OP_W, T1, SPAN(it->group, host));
+		t->in_t1 = it->group;
+		return it->at;
+	}
+	trans_flags_keep(t, t->live_in);
+	if (base == H_NONE)
+		trans_linear(t);
+	else
+		op_mem(t, 0x8d | OP_W, T1, base, H_NONE, 0, disp);
+	trans_lookup(t, size, write);
+	return 0;
+}
+
+int32_t trans_operand(struct trans *t, unsigned size, bool write, unsigned align)
+{
+	int32_t disp = trans_access(t, H_NONE, 0, size, write);
+
+	if (align > 1) {
+		trans_flags_keep(t, t->live_in);
+		if (disp & (int32_t)(align - 1)) {
+			op_mem(t, 0x8d | OP_W, T1, T1, H_NONE, 0, disp);
+			t->in_t1 = 0;
+			disp = 0;
+		}
+		op_rr(t, 0xf6, 0, T1); /* test r10b, align - 1 */
+		e8(t, align - 1);
+		trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
+	}
+	return disp;
+}
+
+/* Alone, T2 is still the TLB entry's offset. */
+void trans_written_check(struct trans *t, int32_t disp)
+{
+	unsigned group = t->now->group;
+	struct trans_stub *s;
+
+	if (t->live_out && !t->in_mem)
+		trans_flags_save(t);
+	t->in_host = false;
+	if (!group)
+		page_flags_address(t);
+	else if (t->in_t2 != group)
+		op_v(t, 0x8b | OP_W, T2, SPAN(group, flags));
+	t->in_t2 = (uint8_t)group;
 	op_mem(t, 0x80, 7, T2, H_NONE, 0, 0);
 	e8(t, 0);
 	s = trans_stub_add(t, STUB_WRITTEN, op_jump(t, 5));
 	s->back = t->w;
+	s->group = (uint8_t)group;
+	s->disp = disp;
 }
 
 /* ---- Instructions --------------------------------------------------------- */
@@ -167,7 +290,11 @@ static unsigned op_of(const struct insn *i)
 		op |= OP_REX;
 	if (i->prefixes & PFX_LOCK)
 		op |= OP_LOCK;
-	if (i->map == MAP_0F) {
+	if (i->map == MAP_0F38) {
+		op |= OP_0F | OP_38;
+		if (i->opcode == 0xf6)
+			op |= i->prefixes & PFX_F3 ? OP_F3 : OP_66;
+	} else if (i->map == MAP_0F) {
 		op |= OP_0F;
 		/* TZCNT, LZCNT, POPCNT; elsewhere the prefix means nothing. */
 		if (i->prefixes & PFX_F3 && (i->opcode == 0xb8 || i->opcode == 0xbc || i->opcode == 0xbd))
@@ -191,6 +318,10 @@ static unsigned operand_in(struct trans *t, unsigned n, unsigned role, unsigned 
 
 	if (h != H_NONE)
 		return h;
+	if (temp == T1)
+		t->in_t1 = 0;
+	else
+		t->in_t2 = 0;
 	if (role & ROLE_R || size < 4)
 		op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
 	return temp;
@@ -202,26 +333,47 @@ static void operand_out(struct trans *t, unsigned n, unsigned role, unsigned tem
 		op_v(t, 0x89 | OP_W, temp, gpr_disp(n));
 }
 
+/*
+ * Can a register that lives in v->gpr[] be operated on there? Not where a write
+ * must clear the upper half, or memory would mean something else (a lock, bits
+ * beyond the operand).
+ */
+static bool in_place(const struct insn *i, const struct trans_form *f)
+{
+	if (i->is_mem || host_reg(i->rm) != H_NONE || (f->reg && host_reg(i->reg) == H_NONE) || (f->rm & ROLE_W && f->size == 4))
+		return false;
+	if (i->map == MAP_0F)
+		return (i->opcode & 0xf0) == 0x40 || i->opcode == 0xaf || (i->opcode & ~0x09u) == 0xb6 || i->opcode >> 4 == 9;
+	return i->map == MAP_1B && (i->opcode & ~1u) != 0x86;
+}
+
 static void rm_emit(struct trans *t, const struct trans_form *f)
 {
 	const struct insn *i = t->insn;
 	bool store = i->is_mem && f->rm & ROLE_W, hold;
 	unsigned reg, rm = T1;
+	int32_t disp = 0;
 
+	if (in_place(i, f)) {
+		flags_ready(t, f);
+		reg = f->reg ? operand_in(t, i->reg, f->reg, f->reg_size, T2) : i->modrm >> 3 & 7;
+		op_v(t, op_of(i), reg, gpr_disp(i->rm));
+		immediate(t);
+		flags_done(t, f);
+		return;
+	}
 	if (i->is_mem) {
-		trans_flags_keep(t, t->live_in);
-		trans_linear(t);
-		trans_lookup(t, f->size, f->rm & ROLE_W);
+		disp = trans_operand(t, f->size, f->rm & ROLE_W, 1);
 	} else {
 		rm = operand_in(t, i->rm, f->rm, f->size, T1);
 	}
 	flags_ready(t, f);
-	hold = store && f->reg && host_reg(i->reg) == H_NONE;
+	hold = store && f->reg && host_reg(i->reg) == H_NONE && !t->now->group;
 	if (hold)
 		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
 	reg = f->reg ? operand_in(t, i->reg, f->reg, f->reg_size, T2) : i->modrm >> 3 & 7;
 	if (i->is_mem)
-		op_mem(t, op_of(i), reg, T1, H_NONE, 0, 0);
+		op_mem(t, op_of(i), reg, T1, H_NONE, 0, disp);
 	else
 		op_rr(t, op_of(i), reg, rm);
 	immediate(t);
@@ -233,7 +385,87 @@ static void rm_emit(struct trans *t, const struct trans_form *f)
 	if (hold)
 		op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
 	if (store)
-		trans_written_check(t);
+		trans_written_check(t, disp);
+}
+
+/*
+ * DIV, IDIV: the host must not trap, so the handler does what may. Unsigned, the
+ * upper half must be below the divisor; signed, it must be no more than the
+ * lower one's sign, and the divisor neither 0 nor -1.
+ */
+static void div_emit(struct trans *t, const struct trans_form *f)
+{
+	const struct insn *i = t->insn;
+	unsigned w = f->size == 8 ? OP_W : 0, s = T1;
+
+	if (i->is_mem) {
+		int32_t disp = trans_operand(t, f->size, false, 1);
+
+		op_mem(t, 0x8b | w, T1, T1, H_NONE, 0, disp);
+	} else {
+		s = reg_in(t, i->rm, T1);
+	}
+	trans_flags_keep(t, t->live_in);
+	t->in_t1 = t->in_t2 = 0;
+	if ((i->modrm >> 3 & 7) == 6) {
+		op_rr(t, 0x3b | w, H_DX, s);
+		trans_stub_add(t, STUB_HANDLER, op_jump(t, 3)); /* jae */
+	} else {
+		op_rr(t, 0x8b | w, T2, H_AX);
+		op_rr(t, 0xc1 | w, 7, T2);
+		e8(t, f->size * 8 - 1u);
+		op_rr(t, 0x3b | w, T2, H_DX);
+		trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
+		op_mem(t, 0x8d | w, T2, s, H_NONE, 0, 1);
+		op_rr(t, 0x83 | w, 7, T2);
+		e8(t, 1);
+		trans_stub_add(t, STUB_HANDLER, op_jump(t, 6)); /* jbe */
+	}
+	flags_ready(t, f);
+	op_rr(t, 0xf7 | w, i->modrm >> 3 & 7, s);
+	flags_done(t, f);
+}
+
+/* The general-purpose instructions with a VEX prefix: ModRM.reg (or an opcode there), VEX.vvvv, r/m. */
+static void bmi_emit(struct trans *t, const struct trans_form *f)
+{
+	const struct insn *i = t->insn;
+	bool group = i->opcode == 0xf3, mulx = i->opcode == 0xf6 && i->pp == 3, third = i->map == MAP_0F38;
+	unsigned reg = group ? i->modrm >> 3 & 7 : host_reg(i->reg), vvvv = third ? host_reg(i->vvvv) : 0, rm = T1;
+	unsigned b;
+	int32_t disp = 0;
+
+	if (i->is_mem)
+		disp = trans_operand(t, f->size, false, 1);
+	else
+		rm = reg_in(t, i->rm, T1);
+	flags_ready(t, f);
+	if (vvvv == H_NONE) {
+		vvvv = T2;
+		t->in_t2 = 0;
+		if (!group && !mulx)
+			op_v(t, 0x8b | OP_W, T2, gpr_disp(i->vvvv));
+	}
+	if (reg == H_NONE) {
+		reg = T1;
+		t->in_t1 = 0;
+	}
+	b = i->is_mem ? T1 : rm;
+	e8(t, 0xc4);
+	e8(t, (reg & 8 ? 0 : 0x80) | 0x40 | (b & 8 ? 0 : 0x20) | i->map);
+	e8(t, (i->rex & 8) << 4 | (~vvvv & 15) << 3 | i->pp);
+	e8(t, i->opcode);
+	if (i->is_mem)
+		modrm_disp(t, reg, T1, disp);
+	else
+		e8(t, 0xc0 | (reg & 7) << 3 | (rm & 7));
+	immediate(t);
+	flags_done(t, f);
+	/* MULX: with both the same the high half, in reg, wins. */
+	if (third && (group || mulx) && host_reg(i->vvvv) == H_NONE)
+		op_v(t, 0x89 | OP_W, T2, gpr_disp(i->vvvv));
+	if (!group && host_reg(i->reg) == H_NONE)
+		op_v(t, 0x89 | OP_W, T1, gpr_disp(i->reg));
 }
 
 static void plain_emit(struct trans *t, const struct trans_form *f)
@@ -270,7 +502,7 @@ static void lea_emit(struct trans *t)
 	const struct insn *i = t->insn;
 	unsigned dst = host_reg(i->reg);
 
-	address(t, 0x8d | (i->opsize == 8 ? OP_W : 0), dst == H_NONE ? T1 : dst);
+	address(t, 0x8d | (i->opsize == 8 ? OP_W : 0), dst == H_NONE ? T1 : dst, 0);
 	operand_out(t, i->reg, ROLE_W, T1);
 }
 
@@ -282,33 +514,35 @@ static void sp_add(struct trans *t, int32_t n)
 static void push_emit(struct trans *t, bool imm)
 {
 	const struct insn *i = t->insn;
+	bool alone = !t->now->group;
+	int32_t disp = trans_access(t, H_GUEST_SP, -8, 8, true);
 
-	trans_flags_keep(t, t->live_in);
-	op_mem(t, 0x8d | OP_W, T1, H_GUEST_SP, H_NONE, 0, -8);
-	trans_lookup(t, 8, true);
 	if (imm) {
-		op_mem(t, 0xc7 | OP_W, 0, T1, H_NONE, 0, 0);
+		op_mem(t, 0xc7 | OP_W, 0, T1, H_NONE, 0, disp);
 		e32(t, (uint32_t)i->imm);
 	} else if (host_reg(i->rm) != H_NONE) {
-		op_mem(t, 0x89 | OP_W, host_reg(i->rm), T1, H_NONE, 0, 0);
+		op_mem(t, 0x89 | OP_W, host_reg(i->rm), T1, H_NONE, 0, disp);
 	} else {
-		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
+		if (alone)
+			op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
 		op_v(t, 0x8b | OP_W, T2, gpr_disp(i->rm));
-		op_mem(t, 0x89 | OP_W, T2, T1, H_NONE, 0, 0);
-		op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
+		op_mem(t, 0x89 | OP_W, T2, T1, H_NONE, 0, disp);
+		if (alone)
+			op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
+		t->in_t2 = 0;
 	}
 	sp_add(t, -8);
-	trans_written_check(t);
+	trans_written_check(t, disp);
 }
 
 static void pop_emit(struct trans *t)
 {
 	unsigned n = t->insn->rm, h = host_reg(n);
+	int32_t disp = trans_access(t, H_GUEST_SP, 0, 8, false);
 
-	trans_flags_keep(t, t->live_in);
-	op_rr(t, 0x8b | OP_W, T1, H_GUEST_SP);
-	trans_lookup(t, 8, false);
-	op_mem(t, 0x8b | OP_W, h == H_NONE ? T2 : h, T1, H_NONE, 0, 0);
+	op_mem(t, 0x8b | OP_W, h == H_NONE ? T2 : h, T1, H_NONE, 0, disp);
+	if (h == H_NONE)
+		t->in_t2 = 0;
 	operand_out(t, n, ROLE_W, T2);
 	if (n != R_SP)
 		sp_add(t, 8);
@@ -316,22 +550,22 @@ static void pop_emit(struct trans *t)
 
 static void leave_emit(struct trans *t)
 {
-	trans_flags_keep(t, t->live_in);
-	op_rr(t, 0x8b | OP_W, T1, H_BP);
-	trans_lookup(t, 8, false);
+	int32_t disp = trans_access(t, H_BP, 0, 8, false);
+
 	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_BP, H_NONE, 0, 8);
-	op_mem(t, 0x8b | OP_W, H_BP, T1, H_NONE, 0, 0);
+	op_mem(t, 0x8b | OP_W, H_BP, T1, H_NONE, 0, disp);
 }
 
 /* Its flags are in memory before and after. */
 void trans_handler_emit(struct trans *t)
 {
 	trans_flags_keep(t, t->live_in);
-	mov_imm64(t, T2, (uint64_t)(uintptr_t)t->insn);
+	mov_imm64(t, T2, (uint64_t)(uintptr_t)t->insn | (uint64_t)t->now->rest << TRANS_REST_SHIFT);
 	mov_imm64(t, T1, t->off);
 	jump_set(op_jump(t, 17), t->te->write + t->te->call_handler);
 	t->in_mem = true;
 	t->vec_checked = 0;
+	t->in_t1 = t->in_t2 = 0;
 }
 
 void trans_insn_emit(struct trans *t, const struct trans_form *f)
@@ -344,6 +578,13 @@ void trans_insn_emit(struct trans *t, const struct trans_form *f)
 	case K_XCHG_A: xchg_emit(t); break;
 	case K_LEA: lea_emit(t); break;
 	case K_VEC: trans_vec_emit(t, f); break;
+	case K_DIV: div_emit(t, f); break;
+	case K_BMI: bmi_emit(t, f); break;
+	case K_SYS:
+		t->in_t1 = t->in_t2 = 0;
+		trans_sys_emit(t);
+		t->in_t1 = t->in_t2 = 0;
+		break;
 	case K_PUSH_REG: push_emit(t, false); break;
 	case K_PUSH_IMM: push_emit(t, true); break;
 	case K_POP_REG: pop_emit(t); break;

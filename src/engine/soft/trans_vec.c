@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Vector instructions, re-emitted on host registers 0 (reg), 1 (rm) and 2
- * (vvvv), which are loaded from and stored to v->ymm[] around each. Whether the
- * unit may be used is one bit in v->xl.vec, looked at once in a block; what is
- * not simple (no unit, unmasked exceptions, MMX) the interpreter does.
+ * Vector instructions, re-emitted as they stand: from the first one on the
+ * guest's registers live in the host's, until C is called or the code is left.
+ * v->xl.vec says whether they do and which units may be used; it is looked at
+ * once in a row of such instructions. What is not simple (no unit, unmasked
+ * exceptions, MMX) the interpreter does.
  */
 #include "engine/soft/trans_emit.h"
 #include "engine/soft/vec.h"
@@ -18,32 +19,30 @@ static const struct vec_row *row_of(const struct insn *i)
 	return vec_row_find(i->map, i->opcode, pp, i->reg);
 }
 
-/* What goes in and out: bits for registers 0 and 1; general registers. */
-enum { IN0 = 1, IN1 = 2, OUT0 = 4, OUT1 = 8, STORES = 16, SETS_FLAGS = 32, GPR_REG = 64, GPR_RM = 128, GPR_RM_OUT = 256 };
+/* What an instruction does beside vector registers. */
+enum { KNOWN = 1, STORES = 2, SETS_FLAGS = 4, GPR_REG = 8, GPR_RM = 16, GPR_RM_OUT = 32, BARE = 64 };
 
 static unsigned plan(const struct vec_row *r, const struct insn *i)
 {
-	bool vex = i->prefixes & PFX_VEX;
-	unsigned in1 = i->is_mem ? 0 : r->flags & ROW_RMGPR ? GPR_RM : IN1;
+	unsigned rm = !i->is_mem && r->flags & ROW_RMGPR ? GPR_RM : 0;
 
-	if (r->flags & (ROW_MMX | ROW_XMM0 | ROW_IS4))
+	if (r->flags & ROW_MMX)
 		return 0;
 	switch ((enum vec_shape)r->shape) {
 	case SHAPE_RM:
-		if (r->flags & ROW_UNALIGNED)
-			return 0;
-		return in1 | OUT0 | (!vex || r->flags & ROW_RW ? IN0 : 0);
-	case SHAPE_FLAGS: return IN0 | in1 | SETS_FLAGS;
-	case SHAPE_GPR: return in1 | GPR_REG;
-	case SHAPE_SHIFT: return vex || i->is_mem ? 0 : IN1 | OUT1;
-	case SHAPE_LOAD: case SHAPE_LOAD_Q: return in1 | OUT0;
-	case SHAPE_LOAD_SCALAR:
-		return i->is_mem ? OUT0 : vex ? 0 : IN0 | IN1 | OUT0;
-	case SHAPE_LOAD_LOW: case SHAPE_LOAD_HIGH: return vex ? 0 : in1 | IN0 | OUT0;
+		/* Whether SHA faults on any address is the host's choice. */
+		return i->is_mem && r->flags & ROW_UNALIGNED ? 0 : KNOWN | rm;
+	case SHAPE_FLAGS: case SHAPE_STRING: return KNOWN | SETS_FLAGS;
+	case SHAPE_GPR: return KNOWN | GPR_REG;
+	case SHAPE_SHIFT: case SHAPE_LOAD: case SHAPE_LOAD_Q: case SHAPE_LOAD_SCALAR: case SHAPE_LOAD_LOW:
+	case SHAPE_LOAD_HIGH: case SHAPE_LOAD_G:
+		return KNOWN | rm;
 	case SHAPE_STORE: case SHAPE_STORE_SCALAR: case SHAPE_STORE_Q: case SHAPE_STORE_LOW: case SHAPE_STORE_HIGH:
-		return i->is_mem ? IN0 | STORES : 0;
-	case SHAPE_LOAD_G: return (i->is_mem ? 0 : GPR_RM) | OUT0;
-	case SHAPE_STORE_G: return IN0 | (i->is_mem ? STORES : GPR_RM_OUT);
+	case SHAPE_HALF: case SHAPE_EXTRACT_128:
+		return KNOWN | (i->is_mem ? STORES : 0);
+	case SHAPE_STORE_G: case SHAPE_EXTRACT:
+		return KNOWN | (i->is_mem ? STORES : GPR_RM_OUT);
+	case SHAPE_EMPTY: return i->prefixes & PFX_VEX ? KNOWN | BARE : 0;
 	default: return 0;
 	}
 }
@@ -56,14 +55,25 @@ bool trans_vec_form(const struct insn *i, struct trans_form *f)
 	if (!p)
 		return false;
 	f->kind = K_VEC;
+	f->rm = p & STORES ? ROLE_W : ROLE_R;
 	f->size = (uint8_t)(1u << (i->aux & AUX_SIZE));
 	f->sets = p & SETS_FLAGS;
 	f->kills = f->sets ? FLAGS_ARITH : 0;
 	return true;
 }
 
-/* The same instruction on other registers; rm H_NONE: [T1]. */
-static void emit(struct trans *t, const struct vec_row *r, unsigned reg, unsigned rm, unsigned vvvv)
+unsigned trans_vec_writes(const struct insn *i)
+{
+	const struct vec_row *r = row_of(i);
+	unsigned p = plan(r, i);
+
+	if (r->shape == SHAPE_STRING)
+		return 1u << R_CX;
+	return (p & GPR_REG ? 1u << i->reg : 0) | (p & GPR_RM_OUT ? 1u << i->rm : 0);
+}
+
+/* The instruction with `reg` and `rm` in those fields; rm H_NONE: memory at [T1 + disp]. */
+static void emit(struct trans *t, const struct vec_row *r, unsigned reg, unsigned rm, int32_t disp)
 {
 	static const uint8_t prefix[4] = {0, 0x66, 0xf3, 0xf2};
 	const struct insn *i = t->insn;
@@ -72,7 +82,7 @@ static void emit(struct trans *t, const struct vec_row *r, unsigned reg, unsigne
 	if (i->prefixes & PFX_VEX) {
 		e8(t, 0xc4);
 		e8(t, (reg & 8 ? 0 : 0x80) | 0x40 | (b & 8 ? 0 : 0x20) | i->map);
-		e8(t, (i->rex & 8) << 4 | (~vvvv & 15) << 3 | i->vl << 2 | i->pp);
+		e8(t, (i->rex & 8) << 4 | (~i->vvvv & 15) << 3 | i->vl << 2 | i->pp);
 	} else {
 		if (r->pp)
 			e8(t, prefix[r->pp]);
@@ -83,101 +93,92 @@ static void emit(struct trans *t, const struct vec_row *r, unsigned reg, unsigne
 			e8(t, i->map == MAP_0F38 ? 0x38 : 0x3a);
 	}
 	e8(t, i->opcode);
-	e8(t, (rm == H_NONE ? 0 : 0xc0) | (reg & 7) << 3 | (b & 7));
+	if (r->shape == SHAPE_EMPTY)
+		return;
+	if (rm != H_NONE)
+		e8(t, 0xc0 | (reg & 7) << 3 | (b & 7));
+	else
+		modrm_disp(t, reg, b, disp);
 	for (unsigned n = 0; n < i->has_imm; n++)
 		e8(t, i->bytes[i->len - i->has_imm + n]);
 }
 
-/* Between host register n and guest register `guest`: 16 bytes, or with VEX 32 where the upper half counts. */
-static void move(struct trans *t, bool store, unsigned n, unsigned guest)
+static unsigned needs(const struct vec_row *r, const struct insn *i)
 {
-	const struct insn *i = t->insn;
-	bool vex = i->prefixes & PFX_VEX;
+	return (i->prefixes & PFX_VEX ? XL_VEC_AVX : XL_VEC_SSE) | (r->flags & ROW_FP ? XL_VEC_MXCSR : 0);
+}
 
-	if (vex) {
-		e8(t, 0xc5);
-		e8(t, i->vl || store ? 0xfc : 0xf8);
-	} else {
-		e8(t, 0x0f);
+/* The registers must be live and the units usable. Each bit by itself: all of them must be set. */
+static void check(struct trans *t, unsigned need)
+{
+	for (unsigned bit = 1; bit <= XL_VEC_AVX; bit <<= 1) {
+		if (!(need & ~t->vec_checked & bit))
+			continue;
+		trans_flags_keep(t, t->live_in);
+		op_v(t, 0xf6, 0, TMEM(xl.vec));
+		e8(t, bit);
+		trans_stub_add(t, STUB_VEC, op_jump(t, 4))->back = t->w;
+		t->in_t1 = t->in_t2 = 0;
+		t->vec_checked |= bit;
 	}
-	e8(t, store ? 0x29 : 0x28);
-	e8(t, 0x80 | n << 3 | 4);
-	e8(t, 0x24);
-	e32(t, (uint32_t)TMEM(ymm) + 32 * guest);
 }
 
 void trans_vec_emit(struct trans *t, const struct trans_form *f)
 {
 	const struct insn *i = t->insn;
 	const struct vec_row *r = row_of(i);
-	unsigned p = plan(r, i), reg = 0, rm = 1;
-	unsigned need = (i->prefixes & PFX_VEX ? XL_VEC_AVX : XL_VEC_SSE) | (r->flags & ROW_FP ? XL_VEC_MXCSR : 0);
+	unsigned p = plan(r, i), reg = i->reg, rm = i->rm;
+	int32_t disp = 0;
 
-	/*
-	 * Each bit by itself: all of them must be set. Without its unit the
-	 * instruction faults, so what comes after it need not ask again; with
-	 * unmasked exceptions it may go on.
-	 */
-	for (unsigned bit = 1; bit <= XL_VEC_AVX; bit <<= 1) {
-		if (!(need & bit) || t->vec_checked & bit)
-			continue;
-		trans_flags_keep(t, t->live_in);
-		op_v(t, 0xf6, 0, TMEM(xl.vec));
-		e8(t, bit);
-		trans_stub_add(t, STUB_HANDLER, op_jump(t, 4));
-		t->vec_checked |= bit & ~XL_VEC_MXCSR;
-	}
+	check(t, needs(r, i));
 	if (i->is_mem) {
-		trans_flags_keep(t, t->live_in);
-		trans_linear(t);
-		trans_lookup(t, f->size, p & STORES);
-		if (i->aux & AUX_ALIGNED) {
-			op_rr(t, 0xf6, 0, T1); /* test r10b, size - 1 */
-			e8(t, f->size - 1u);
-			trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
-		}
+		disp = trans_operand(t, f->size, p & STORES, i->aux & AUX_ALIGNED ? f->size : 1);
 		rm = H_NONE;
 	} else if (p & (GPR_RM | GPR_RM_OUT)) {
 		rm = host_reg(i->rm);
 		if (rm == H_NONE) {
 			rm = T1;
+			t->in_t1 = 0;
 			if (p & GPR_RM)
 				op_v(t, 0x8b | OP_W, T1, gpr_disp(i->rm));
 		}
 	}
-	if (p & IN0)
-		move(t, false, 0, i->reg);
-	if (p & IN1)
-		move(t, false, 1, i->rm);
-	if (i->prefixes & PFX_VEX && r->flags & ROW_NDS)
-		move(t, false, 2, i->vvvv);
 	if (p & GPR_REG) {
 		reg = host_reg(i->reg);
-		if (reg == H_NONE)
+		if (reg == H_NONE) {
 			reg = T2;
+			t->in_t2 = 0;
+		}
 	} else if (r->shape == SHAPE_SHIFT) {
 		reg = i->modrm >> 3 & 7;
 	}
-	emit(t, r, reg, rm, i->prefixes & PFX_VEX && r->flags & ROW_NDS ? 2 : 0);
+	emit(t, r, reg, rm, disp);
 	if (p & SETS_FLAGS) {
 		t->in_host = true;
 		t->in_mem = false;
-	}
-	if (p & OUT0)
-		move(t, true, 0, i->reg);
-	if (p & OUT1)
-		move(t, true, 1, i->rm);
-	if (i->prefixes & PFX_VEX && i->vl) {
-		e8(t, 0xc5); /* vzeroupper */
-		e8(t, 0xf8);
-		e8(t, 0x77);
 	}
 	if (p & GPR_REG && host_reg(i->reg) == H_NONE)
 		op_v(t, 0x89 | OP_W, T2, gpr_disp(i->reg));
 	if (p & GPR_RM_OUT && host_reg(i->rm) == H_NONE)
 		op_v(t, 0x89 | OP_W, T1, gpr_disp(i->rm));
 	if (p & STORES)
-		trans_written_check(t);
+		trans_written_check(t, disp);
+}
+
+uintptr_t trans_vec_call(struct soft_vcpu *v, const struct insn *i, uint64_t rip, uint64_t rest)
+{
+	unsigned need = needs(row_of(i), i), have;
+
+	if (need & XL_VEC_MXCSR)
+		vec_fp_ready(v);
+	have = trans_vec_ready(v);
+	if ((have & need) == need) {
+		v->xl.vec = (uint8_t)have;
+		return CALL_GO_ON;
+	}
+	if (trans_handler_call(v, i, rip, rest) == CALL_GO_ON)
+		v->insns -= rest;
+	return CALL_LEAVE;
 }
 
 unsigned trans_vec_ready(struct soft_vcpu *v)
@@ -185,6 +186,5 @@ unsigned trans_vec_ready(struct soft_vcpu *v)
 	bool sse = !(v->cr0 & (CR0_EM | CR0_TS)) && v->cr4 & CR4_OSFXSR;
 	bool avx = (v->cr0 & (CR0_TS | CR0_PE)) == CR0_PE && v->cr4 & CR4_OSXSAVE && (v->xcr0 & 6) == 6;
 
-	_Static_assert(XL_VEC_MXCSR == VEC_LIVE_MXCSR, "copied as it is");
-	return (sse ? XL_VEC_SSE : 0) | (avx ? XL_VEC_AVX : 0) | (v->vec_live & VEC_LIVE_MXCSR);
+	return (sse ? XL_VEC_SSE : 0) | (avx ? XL_VEC_AVX : 0) | (v->vec_live & VEC_LIVE_MXCSR ? XL_VEC_MXCSR : 0);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Page-table walks in every paging mode (Intel SDM vol. 3 §4.3 to §4.7). */
-#include "engine/soft/core.h"
+#include "engine/soft/lockstep.h"
 
 #define PTE_P 0x1ull
 #define PTE_W 0x2ull
@@ -167,6 +167,8 @@ static bool walk_mark(struct soft_vcpu *v, struct walk *w, bool dirty)
 		if (!done)
 			return false;
 		mmu_written(v, s->gpa, w->entry_size);
+		if (unlikely(v->lockstep != NULL))
+			lockstep_walked(v, s->gpa);
 	}
 	if (dirty)
 		w->page |= XL_DIRTY;
@@ -224,6 +226,51 @@ bool mmu_walk_peek(struct soft_vcpu *v, uint64_t linear, uint64_t *gpa)
 		return false;
 	*gpa = (w.page & ~PAGE_MASK) | (linear & PAGE_MASK);
 	return true;
+}
+
+void mmu_walk_window(struct soft_vcpu *v, uint64_t linear, uint64_t page[MMU_WINDOW])
+{
+	uint64_t first = linear & ~(uint64_t)(MMU_WINDOW * PAGE_BYTES - 1), rights = PTE_W | PTE_U, nx = 0, entry;
+	uint64_t reserved = BITS(51, SOFT_MAXPHYADDR) | (v->efer & EFER_NXE ? 0 : PTE_NX);
+	struct walk w;
+
+	memset(page, 0, MMU_WINDOW * sizeof(*page));
+	if (!(v->cr0 & CR0_PG) || !(v->efer & EFER_LMA) || !canonical(linear))
+		return;
+	walk(v, &w, linear);
+	for (unsigned i = 0; i + 1 < w.steps; i++) {
+		entry = w.step[i].value;
+		if (!(entry & PTE_A))
+			return;
+		rights &= entry;
+		nx |= entry & PTE_NX;
+	}
+	if (w.steps == 3 && w.step[2].host) {
+		/* A page of 2 MiB, or nothing at all. */
+		entry = w.step[2].value;
+		if (!(entry & PTE_P) || !(entry & PTE_PS) || !(entry & PTE_A) || entry & (reserved | BITS(20, 13)))
+			return;
+	} else if (w.steps != 4 || !w.step[3].host) {
+		return;
+	}
+	for (unsigned i = 0; i < MMU_WINDOW; i++) {
+		uint64_t at = first + i * PAGE_BYTES, to, r;
+
+		if (w.steps == 4) {
+			const uint64_t *table = (const uint64_t *)((uintptr_t)w.step[3].host & ~(uintptr_t)PAGE_MASK);
+
+			entry = __atomic_load_n(&table[at >> 12 & 0x1ff], __ATOMIC_RELAXED);
+			if (!(entry & PTE_P) || !(entry & PTE_A) || entry & reserved)
+				continue;
+			to = entry & PHYS_MASK & ~PAGE_MASK;
+		} else {
+			to = (entry & PHYS_MASK & ~0x1fffffull) | (at & 0x1ff000);
+		}
+		r = rights & entry;
+		page[i] = to | (r & PTE_W ? XL_WRITE : 0) | (r & PTE_U ? XL_USER : 0) | ((nx | entry) & PTE_NX ? XL_NX : 0) |
+			  (entry & PTE_D ? XL_DIRTY : 0) | (entry & PTE_G && v->cr4 & CR4_PGE ? XL_GLOBAL : 0) |
+			  (w.steps == 3 ? XL_2M : 0);
+	}
 }
 
 /* §4.4.1 */

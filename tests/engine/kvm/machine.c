@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "engine/soft/trans.h"
+
 static void kick_all(struct machine *m)
 {
 	for (unsigned i = 0; i < m->cpus; i++)
@@ -121,6 +123,10 @@ bool machine_init(struct machine *m, enum engine_kind kind, unsigned cpus, uint8
 	m->ram = ram ? ram :
 		 mmap(NULL, GUEST_RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	m->engine = engine_new(&config, &m->err);
+#ifdef MACHINE_TRANSLATE /* from the first instruction on */
+	if (m->engine && kind == ENGINE_SOFT)
+		trans_set_test(soft_engine(m->engine), 0, true);
+#endif
 	m->rom = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	memset(m->rom, 0x5a, 4096);
 	if (!m->engine || engine_map(m->engine, 0, GUEST_RAM, m->ram, false, &m->err) < 0 ||

@@ -73,12 +73,18 @@ static void rig_ioapic_eoi(void *opaque, uint8_t vector)
 {
 }
 
+static uint64_t rig_cache; /* engine_config.cache of what rig_new() makes */
+
 static inline struct rig *rig_new(unsigned cpus)
 {
 	struct rig *r = calloc(1, sizeof(*r));
 	struct engine_config config = {
 		.kind = ENGINE_SOFT,
 		.cpus = cpus,
+		.cache = rig_cache,
+#ifdef RIG_LOCKSTEP
+		.lockstep = true,
+#endif
 		.host = { r, rig_pio_read, rig_pio_write, rig_mmio_read, rig_mmio_write, rig_pic_ack, rig_ioapic_eoi },
 	};
 	struct err err = ERR_INIT;

@@ -140,6 +140,10 @@ void mmu_mode_changed(struct soft_vcpu *cpu)
 static int pending = -1, acked;
 static uint64_t cr8;
 int lapic_pending(struct soft_vcpu *cpu) { return pending; }
+void native_tick(struct soft_vcpu *cpu)
+{
+}
+
 int lapic_ack(struct soft_vcpu *cpu)
 {
 	int vector = pending;

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "engine/engine.h"
+#include "engine/soft/trans.h"
 
 #define RAM_SIZE 0x400000u
 #define BASE 0x8000u
@@ -468,6 +469,10 @@ static void start(void)
 	assert_ptr_not_equal(ram, MAP_FAILED);
 	build_machine();
 	engine = engine_new(&config, &err);
+#ifdef RIG_TRANSLATE
+	if (engine)
+		trans_set_test(soft_engine(engine), 0, true);
+#endif
 	if (!engine)
 		fail_msg("%s", err_msg(&err));
 	assert_int_equal(engine_map(engine, 0, RAM_SIZE, ram, false, &err), 0);

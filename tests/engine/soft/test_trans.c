@@ -173,7 +173,153 @@ static void cache_full(void **state)
 		run_one(r);
 		assert_int_equal(r->v->gpr[R_BX], round * n);
 	}
-	assert_true(r->e->trans->used[0] <= r->e->trans->half_size && r->e->trans->used[1] <= r->e->trans->half_size);
+	assert_true(r->e->trans->used <= r->e->trans->room);
+}
+
+/* Blocks become units when those that follow them are known, not at their first execution. */
+static void with_units(struct rig *r)
+{
+	r->e->trans->threshold = r->v->xl.threshold = 2;
+	rig_start(r, 0);
+}
+
+static struct block *block_at(struct rig *r, uint64_t gpa)
+{
+	struct block *b = block_find(r->e, gpa, BLOCK_ONE_PAGE, MODE_64);
+
+	assert_non_null(b);
+	return b;
+}
+
+/* Blocks that follow each other are translated as one; what leaves it on the side is counted exactly. */
+static void several_blocks(void **state)
+{
+	struct rig *r = *state;
+	uint64_t before;
+
+	with_units(r);
+	RIG_BLOB(blob_unit, "mov $100, %ecx; 1: add $1, %eax; test $3, %al; jz 2f; add $10, %edx; 2: call 3f; dec %ecx; jnz 1b;"
+			    "out %al, $0xf4; 3: add $1, %esi; ret");
+	rig_load(r, RIG_CODE, blob_unit);
+	r->v->gpr[R_AX] = r->v->gpr[R_DX] = r->v->gpr[R_SI] = 0;
+	before = r->v->insns;
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_AX], 100);
+	assert_int_equal(r->v->gpr[R_DX], 750);
+	assert_int_equal(r->v->gpr[R_SI], 100);
+	assert_int_equal(r->v->insns - before, 1 + 100 * 8 + 75 + 1);
+	/* What follows the JZ belongs to the unit of another block. */
+	assert_true(block_at(r, RIG_CODE + 5 + 3 + 2 + 2)->units != 0);
+}
+
+/* A unit writes into itself, further on, while it runs: the new code runs. And its first block outlives it. */
+static void unit_writes_itself(void **state)
+{
+	struct rig *r = *state;
+
+	with_units(r);
+	RIG_BLOB(blob_self, "mov $40, %ecx; lea 2f+1(%rip), %rdi; 1: mov %cl, (%rdi); test %ecx, %ecx; js 3f; add $1, %esi;"
+			    "2: mov $0, %al; movzbl %al, %eax; add %eax, %edx; dec %ecx; jnz 1b; 3: out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_self);
+	r->v->gpr[R_DX] = r->v->gpr[R_SI] = 0;
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_DX], 40 * 41 / 2);
+	assert_int_equal(r->v->gpr[R_SI], 40);
+}
+
+/* Operands near each other are looked up together; where they lie in two pages, by themselves. */
+static void neighbours(void **state)
+{
+	struct rig *r = *state;
+
+	with_units(r);
+	RIG_BLOB(blob_near,
+		 "mov $60, %ecx; mov $0x300ff0, %ebx; 1: mov %rcx, (%rbx); mov %rcx, 8(%rbx); add $8, %rbx; addq $1, 8(%rbx);"
+		 "add 8(%rbx), %rdx; push %rbx; pop %rsi; mov -8(%rbx), %rdi; mov $0x300ff0, %ebx; dec %ecx; jnz 1b; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_near);
+	r->v->gpr[R_DX] = 0;
+	run_one(r);
+	assert_int_equal(*rig_q(r, 0x300ff0), 1);
+	assert_int_equal(*rig_q(r, 0x300ff8), 1);
+	assert_int_equal(*rig_q(r, 0x301000), 60);
+	assert_int_equal(r->v->gpr[R_DX], 60 * 61 / 2);
+	assert_int_equal(r->v->gpr[R_SI], 0x300ff8);
+	assert_int_equal(r->v->gpr[R_DI], 1);
+	assert_int_equal(block_at(r, RIG_CODE + 10)->trans_apart, TRANS_APART);
+}
+
+/* Quotients that fit, one that does not, and -1, which might not. */
+static void division(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	RIG_BLOB(blob_div,
+		 "mov $7, %r9d; mov $100, %eax; xor %edx, %edx; div %r9d; mov %eax, %ebx; mov %edx, %esi;"
+		 "mov $-1000, %rax; cqo; movq $30, 0x300000; idivq 0x300000; mov %rax, %r8; mov %rdx, %r12;"
+		 "mov $-5, %eax; cltd; mov $-1, %ecx; idiv %ecx; mov %eax, %r13d;"
+		 "mov $5, %edx; xor %eax, %eax; mov $5, %ecx; stc; div %ecx; out %al, $0xf4");
+	RIG_BLOB(blob_div_de, "mov (%rsp), %rdi; mov 16(%rsp), %r14; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_div);
+	rig_load(r, RIG_CODE + 0x1000, blob_div_de);
+	rig_gate(r, 0, RIG_CODE + 0x1000);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_BX], 14);
+	assert_int_equal(r->v->gpr[R_SI], 2);
+	assert_int_equal(r->v->gpr[R_8], -33);
+	assert_int_equal(r->v->gpr[R_12], -10);
+	assert_int_equal(r->v->gpr[R_13], 5);
+	assert_int_equal(r->v->gpr[R_DI], RIG_CODE + (blob_div_end - blob_div) - 4);
+	assert_int_equal(r->v->gpr[R_14] & FL_CF, FL_CF);
+	assert_int_equal(r->v->gpr[R_DX], 5);
+}
+
+/* The vector registers live in the host's: they outlive calls of the interpreter, faults and stores that miss. */
+static void vectors_stay(void **state)
+{
+	struct rig *r = *state;
+
+	rig_start(r, 0);
+	r->v->cr4 |= 1u << 9; /* OSFXSR */
+	RIG_BLOB(blob_vec,
+		 "mov $0x1122334455667788, %rax; movq %rax, %xmm9; mov $0x300ff8, %edi; movups %xmm9, (%rdi); paddq %xmm9, %xmm9;"
+		 "xor %eax, %eax; cpuid; movq %xmm9, %r12; pcmpeqb %xmm3, %xmm3; mov $0x400ffc, %esi; mov (%rsi), %r8;"
+		 "pmovmskb %xmm3, %r10d; pxor %xmm9, %xmm9; addl $1, 0x60000000; out %al, $0xf4");
+	RIG_BLOB(blob_vec_pf, "movq %xmm9, %r13; movq %xmm3, %r14; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_vec);
+	rig_load(r, RIG_CODE + 0x1000, blob_vec_pf);
+	rig_gate(r, 14, RIG_CODE + 0x1000);
+	run_one(r);
+	assert_int_equal(*rig_q(r, 0x300ff8), 0x1122334455667788);
+	assert_int_equal(r->v->gpr[R_12], 0x22446688aaccef10);
+	assert_int_equal(r->v->gpr[R_10], 0xffff);
+	assert_int_equal(r->v->gpr[R_13], 0);
+	assert_int_equal(r->v->gpr[R_14], -1);
+}
+
+/* BMI's three operands, of which each may be a register that lives in memory. */
+static void bmi(void **state)
+{
+	struct rig *r = *state;
+
+	if (!__builtin_cpu_supports("bmi") || !__builtin_cpu_supports("bmi2"))
+		skip();
+	rig_start(r, 0);
+	RIG_BLOB(blob_bmi,
+		 "mov $0xf0, %r9d; mov $0xff, %r10d; andn %r10, %r9, %r11; mov %r11, %rax; blsr %r10, %r9; mov %r9, %rbx;"
+		 "mov $0x100000000, %rdx; mov $0x300000000, %r10; mulx %r10, %r9, %r11; mov %r9, %rcx; mov %r11, %rsi;"
+		 "mulx %r10, %r9, %r9; mov %r9, %rdi; rorx $4, %r10, %r11; mov %r11, %r12; mov $8, %r9d; shlx %r9, %r10, %r10;"
+		 "mov %r10, %r13; movq $0x70, 0x300000; blsi 0x300000, %r14; out %al, $0xf4");
+	rig_load(r, RIG_CODE, blob_bmi);
+	run_one(r);
+	assert_int_equal(r->v->gpr[R_AX], 0x0f);
+	assert_int_equal(r->v->gpr[R_BX], 0xfe);
+	assert_int_equal(r->v->gpr[R_CX], 0);
+	assert_int_equal(r->v->gpr[R_SI], 3);
+	assert_int_equal(r->v->gpr[R_DI], 3);
+	assert_int_equal(r->v->gpr[R_12], 0x30000000);
+	assert_int_equal(r->v->gpr[R_13], 0x30000000000);
+	assert_int_equal(r->v->gpr[R_14], 0x10);
 }
 
 int main(void)
@@ -186,6 +332,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(fault_in_mid_block, setup, teardown),
 		cmocka_unit_test_setup_teardown(last_page, setup, teardown),
 		cmocka_unit_test_setup_teardown(crossing, setup, teardown),
+		cmocka_unit_test_setup_teardown(several_blocks, setup, teardown),
+		cmocka_unit_test_setup_teardown(unit_writes_itself, setup, teardown),
+		cmocka_unit_test_setup_teardown(neighbours, setup, teardown),
+		cmocka_unit_test_setup_teardown(division, setup, teardown),
+		cmocka_unit_test_setup_teardown(vectors_stay, setup, teardown),
+		cmocka_unit_test_setup_teardown(bmi, setup, teardown),
 		cmocka_unit_test_setup_teardown(cache_full, setup, teardown),
 	};
 

@@ -155,7 +155,7 @@ bool native_init(const uint8_t *image, const char **why);
 /* Windows as memory of ours: the image of IMAGE_PAGES pages, writable; and the code. */
 extern uint8_t *native_image, *native_code;
 /* The vector is NATIVE_BY_TIMER if the timer came: try again once, it can be chance. */
-void native_run(const struct diff_case *c, struct diff_result *r);
+void native_case_run(const struct diff_case *c, struct diff_result *r);
 #define NATIVE_BY_TIMER 1001
 /* A signal (or an exception of the soft vCPU that ran into INT3) as the outcome of the instructions. */
 void diff_settle(const struct diff_case *c, struct diff_result *r);

@@ -237,7 +237,7 @@ void diff_settle(const struct diff_case *c, struct diff_result *r)
 		r->error = 0;
 }
 
-void native_run(const struct diff_case *c, struct diff_result *r)
+void native_case_run(const struct diff_case *c, struct diff_result *r)
 {
 	struct native_context *n = &native_context;
 	uint8_t *x = n->xsave;

@@ -119,11 +119,11 @@ static void hide_mxcsr_mask(const struct diff_case *c)
 static void run_native(const struct diff_case *c, struct diff_result *r)
 {
 	apply_patches(c, native_image);
-	native_run(c, r);
+	native_case_run(c, r);
 	if (r->vector == NATIVE_BY_TIMER) {
 		restore(native_image);
 		apply_patches(c, native_image);
-		native_run(c, r);
+		native_case_run(c, r);
 	}
 }
 

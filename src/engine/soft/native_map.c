@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a native process has mapped. Its address space is one more TLB: a page
+ * is there only if a walk of the guest's tables says so, and goes when the
+ * guest flushes it. Two things a TLB does not have:
+ *
+ * Stores are not seen by us, so a page is writable only while nothing asks to
+ * see them (page_flags), and whoever begins to ask takes the right away first:
+ * native_engine.writable counts, by page, who has it.
+ *
+ * Instructions that user code may run and that would tell of the host's CPU
+ * instead of the guest's (CPUID where it does not trap, LSL, RDPID, ...) are
+ * looked for before a page is executable. If there are some, a copy of the page
+ * runs in which they are UD2; where it is not certain that they are instructions,
+ * the page stays with the translator. This is for truth, not for safety: the
+ * process is a prison in any case.
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "engine/soft/native.h"
+
+#define SURE 90u  /* percent of the decodings that meet at an instruction */
+#define MAYBE 30u
+#define LEAD_IN 256u /* bytes of the page before that show where instructions begin */
+
+/* ---- The table --------------------------------------------------------------- */
+
+static unsigned page_slot(const struct native_space *s, uint64_t linear)
+{
+	return ((linear >> 12) * 0x9e3779b97f4a7c15ull >> 32) & (s->pages_size - 1);
+}
+
+static struct native_page *page_at(const struct native_space *s, uint64_t linear)
+{
+	linear &= ~PAGE_MASK;
+	if (!s->pages_size)
+		return NULL;
+	for (unsigned at = page_slot(s, linear);; at = (at + 1) & (s->pages_size - 1)) {
+		struct native_page *p = &s->page[at];
+
+		if (!p->key && !p->gpa)
+			return NULL;
+		if ((p->key & ~PAGE_MASK) == linear && !(p->key & NATIVE_GONE))
+			return p;
+	}
+}
+
+int native_map_find(const struct native_space *s, uint64_t linear)
+{
+	const struct native_page *p = page_at(s, linear);
+
+	return p ? (int)(p->key & PAGE_MASK) : -1;
+}
+
+static bool table_grow(struct native_space *s)
+{
+	unsigned size = s->pages_size ? s->pages_size : 512, old_size = s->pages_size;
+	struct native_page *old = s->page, *page;
+
+	while (size < 4 * (s->pages + 1))
+		size *= 2;
+	page = calloc(size, sizeof(*page));
+	if (!page)
+		return false;
+	s->page = page;
+	s->pages_size = size;
+	s->pages_used = s->pages;
+	for (unsigned i = 0; i < old_size; i++) {
+		unsigned at;
+
+		if ((!old[i].key && !old[i].gpa) || old[i].key & NATIVE_GONE)
+			continue;
+		for (at = page_slot(s, old[i].key); page[at].key || page[at].gpa; at = (at + 1) & (size - 1))
+			;
+		page[at] = old[i];
+	}
+	free(old);
+	return true;
+}
+
+/* A free entry for a page that has none; gpa is never 0 in one that is used (bit 0 is set). */
+static struct native_page *page_add(struct native_space *s, uint64_t linear)
+{
+	unsigned at;
+
+	if (2 * (s->pages_used + 1) > s->pages_size && !table_grow(s))
+		return NULL;
+	for (at = page_slot(s, linear); s->page[at].key || s->page[at].gpa; at = (at + 1) & (s->pages_size - 1))
+		;
+	s->pages++;
+	s->pages_used++;
+	return &s->page[at];
+}
+
+/* ---- Who may write ------------------------------------------------------------ */
+
+static _Atomic uint16_t *writers(struct soft_vcpu *v, uint64_t gpa)
+{
+	return &v->engine->native->writable[gpa >> 12];
+}
+
+/* Either this sees the flag, or whoever sets it sees the count. */
+static bool writer_begin(struct soft_vcpu *v, uint64_t gpa)
+{
+	atomic_fetch_add(writers(v, gpa), 1);
+	if (!__atomic_load_n(&v->page_flags[gpa >> 12], __ATOMIC_SEQ_CST))
+		return true;
+	atomic_fetch_sub(writers(v, gpa), 1);
+	return false;
+}
+
+static void page_forget(struct soft_vcpu *v, struct native_space *s, struct native_page *p)
+{
+	if (p->key & NATIVE_W)
+		atomic_fetch_sub(writers(v, p->gpa), 1);
+	p->key |= NATIVE_GONE;
+	s->pages--;
+}
+
+static void unmap(struct native_space *s, uint64_t from, uint64_t len)
+{
+	struct native_call *c;
+
+	if (s->stub.calls) {
+		c = &s->stub.call[s->stub.calls - 1];
+		if (c->nr == SYS_munmap && c->arg[0] + c->arg[1] == from) {
+			c->arg[1] += len;
+			return;
+		}
+	}
+	c = native_stub_call(&s->stub);
+	if (c)
+		*c = (struct native_call){ SYS_munmap, { from, len } };
+	else
+		s->failed = true;
+}
+
+void native_map_drop(struct soft_vcpu *v, struct native_space *s, uint64_t linear)
+{
+	struct native_page *p = page_at(s, linear);
+
+	if (!p)
+		return;
+	page_forget(v, s, p);
+	/* Only the vCPU's thread may make the process do something: if there is no room for the call, all goes later. */
+	if (s->stub.calls < NATIVE_CALLS)
+		unmap(s, linear & ~PAGE_MASK, PAGE_BYTES);
+	else
+		s->id = 0;
+}
+
+/* Of any thread while the vCPU is at the safe point: the process is emptied when its own comes to it. */
+static void table_clear(struct soft_vcpu *v, struct native_space *s)
+{
+	for (unsigned i = 0; i < s->pages_size; i++)
+		if (s->page[i].key & NATIVE_W && !(s->page[i].key & NATIVE_GONE))
+			atomic_fetch_sub(writers(v, s->page[i].gpa), 1);
+	if (s->pages_size > 4096) {
+		free(s->page);
+		s->page = NULL;
+		s->pages_size = 0;
+	} else if (s->pages_used) {
+		memset(s->page, 0, s->pages_size * sizeof(*s->page));
+	}
+	s->pages = s->pages_used = 0;
+	s->id = 0;
+}
+
+void native_map_reset(struct soft_vcpu *v, struct native_space *s)
+{
+	bool empty = !s->pages_used && s->id && !s->stub.calls;
+
+	table_clear(v, s);
+	if (!s->stub.pid || empty)
+		return;
+	s->stub.calls = 0;
+	unmap(s, 0, NATIVE_STUB_BASE);
+	unmap(s, NATIVE_STUB_END, NATIVE_USER_END - NATIVE_STUB_END);
+}
+
+bool native_code_wanted(struct soft_vcpu *v, uint64_t gpa)
+{
+	struct soft_engine *e = v->engine;
+
+	if (!atomic_load(&e->native->writable[gpa >> 12]))
+		return false;
+	soft_stop_others(e, v);
+	for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
+		struct soft_vcpu *other = e->vcpus[i];
+
+		for (unsigned k = 0; other && other->native && k < NATIVE_SPACES; k++) {
+			struct native_space *s = &other->native->space[k];
+			bool found = false;
+
+			for (unsigned n = 0; n < s->pages_size && !found; n++)
+				found = s->page[n].key & NATIVE_W && !(s->page[n].key & NATIVE_GONE) &&
+					(s->page[n].gpa & ~PAGE_MASK) == (gpa & ~PAGE_MASK);
+			if (found)
+				table_clear(other, s);
+		}
+	}
+	soft_resume_others(e, v);
+	return true;
+}
+
+/* ---- Which code may run -------------------------------------------------------- */
+
+/* Does an instruction of those that must not run there begin with 0F at `at`? */
+static bool is_sensitive(const uint8_t *at, unsigned left, bool cpuid)
+{
+	if (left < 2)
+		return false;
+	switch (at[1]) {
+	case 0xa2: /* CPUID */
+		return cpuid;
+	case 0x02: /* LAR, LSL */
+	case 0x03:
+	case 0x34: /* SYSENTER */
+		return true;
+	case 0x00: /* VERR, VERW */
+		return left > 2 && (at[2] >> 3 & 7) >= 4 && (at[2] >> 3 & 7) <= 5;
+	case 0x01: /* XGETBV, RDPKRU, WRPKRU */
+		return left > 2 && (at[2] == 0xd0 || at[2] == 0xee || at[2] == 0xef);
+	case 0xc7: /* RDPID */
+		return left > 2 && at[2] >= 0xf8;
+	}
+	return false;
+}
+
+/*
+ * Is byte `at` of the code the opcode of an instruction? Decoding from several
+ * places before it meets real code after a few instructions, so that most of
+ * them agree; some stay out of step for long, as in jump tables and PLTs.
+ */
+/* Percent. */
+static unsigned opcode_votes(const uint8_t *code, unsigned size, unsigned at)
+{
+	unsigned votes = 0, tries = 0;
+
+	for (unsigned back = 1; back <= 16; back++) {
+		unsigned pos = at < 96 + back ? (at > back ? back - 1 : at) : at - 96 - back;
+
+		while (pos < at) {
+			unsigned n = size - pos < 15 ? size - pos : 15;
+			struct insn i;
+
+			memset(&i, 0, sizeof(i));
+			if (insn_decode(&i, code + pos, n, MODE_64 | insn_decode_flags()) != DECODE_OK) {
+				pos++;
+				continue;
+			}
+			if (pos + i.raw_opcode_at > at) {
+				pos = at; /* behind prefixes: 0F, then the opcode byte */
+				break;
+			}
+			pos += i.len;
+		}
+		votes += pos == at;
+		tries++;
+	}
+	return 100 * votes / tries;
+}
+
+enum fitness { UNFIT, FIT, PATCHED };
+
+/*
+ * Make the copy's instructions UD2 in code[LEAD_IN..). The guest may change the page meanwhile: the scan says what is
+ * true of most moments, which is all that is needed.
+ */
+static enum fitness patch(struct soft_vcpu *v, uint64_t linear, const uint8_t *page, uint8_t code[LEAD_IN + PAGE_BYTES])
+{
+	uint8_t *p = code + LEAD_IN, *end = p + PAGE_BYTES;
+	enum fitness fitness = FIT;
+	const uint8_t *before = NULL;
+	uint64_t gpa;
+
+	memcpy(p, page, PAGE_BYTES);
+	if (mmu_peek(v, linear - LEAD_IN, &gpa))
+		before = soft_gpa_ptr(v->engine, gpa, NULL);
+	if (before)
+		memcpy(code, before, LEAD_IN);
+	while ((p = memchr(p, 0x0f, end - p))) {
+		unsigned from = before ? 0 : LEAD_IN, votes;
+
+		if (is_sensitive(p, end - p, v->engine->native->scan)) {
+			votes = opcode_votes(code + from, LEAD_IN + PAGE_BYTES - from, p - code - from);
+			if (votes >= SURE) {
+				p[1] = 0x0b;
+				fitness = PATCHED;
+			} else if (votes >= MAYBE) {
+				return UNFIT;
+			}
+		}
+		p++;
+	}
+	return fitness;
+}
+
+/* ---- Copies ------------------------------------------------------------------------ */
+
+static int copy_find(const struct native_engine *n, uint64_t gpa)
+{
+	for (unsigned i = 0; i < NATIVE_PATCHED; i++)
+		if (n->patched[i].gpa == (gpa | 1))
+			return i;
+	return -1;
+}
+
+static bool copy_keep(struct native_engine *n, uint64_t gpa, const uint8_t *code)
+{
+	bool kept = false;
+
+	pthread_mutex_lock(&n->code_lock);
+	for (unsigned i = 0; i < NATIVE_PATCHED && !kept; i++) {
+		if (n->patched[i].gpa)
+			continue;
+		/* Slots go round: who runs an old one has been told to come out long before it is taken again. */
+		n->patched[i].slot = n->code_next++ % NATIVE_CODE_PAGES;
+		memcpy(n->code + n->patched[i].slot * PAGE_BYTES, code, PAGE_BYTES);
+		n->patched[i].gpa = gpa | 1;
+		kept = true;
+	}
+	pthread_mutex_unlock(&n->code_lock);
+	return kept;
+}
+
+/* Where the copy lies in the file, or -1. */
+static int64_t copy_offset(struct native_engine *n, uint64_t gpa)
+{
+	int64_t off = -1;
+	int at;
+
+	pthread_mutex_lock(&n->code_lock);
+	at = copy_find(n, gpa);
+	if (at >= 0)
+		off = (int64_t)n->patched[at].slot * PAGE_BYTES;
+	pthread_mutex_unlock(&n->code_lock);
+	return off;
+}
+
+bool native_code_unpatch(struct soft_engine *e, uint64_t gpa)
+{
+	struct native_engine *n = e->native;
+	int at;
+
+	pthread_mutex_lock(&n->code_lock);
+	at = copy_find(n, gpa & ~PAGE_MASK);
+	if (at >= 0)
+		n->patched[at].gpa = 0;
+	pthread_mutex_unlock(&n->code_lock);
+	return at >= 0;
+}
+
+/* Once for each page and content. *offset: of its copy, if that is what may run. */
+static enum fitness look_through(struct soft_vcpu *v, uint64_t linear, uint64_t gpa, const uint8_t *page, int64_t *offset)
+{
+	uint8_t *byte = &v->page_flags[gpa >> 12], flags = __atomic_load_n(byte, __ATOMIC_SEQ_CST);
+	uint8_t code[LEAD_IN + PAGE_BYTES];
+	enum fitness fitness;
+
+	if (flags & PAGE_NATIVE_CODE) {
+		if (flags & PAGE_NATIVE_FIT)
+			return FIT;
+		*offset = copy_offset(v->engine->native, gpa);
+		return *offset < 0 ? UNFIT : PATCHED;
+	}
+	/* From here on a store is noticed, and has the page looked at again. */
+	__atomic_fetch_or(byte, PAGE_NATIVE_CODE, __ATOMIC_SEQ_CST);
+	fitness = patch(v, linear, page, code);
+	if (fitness == FIT)
+		__atomic_fetch_or(byte, PAGE_NATIVE_FIT, __ATOMIC_SEQ_CST);
+	if (fitness == PATCHED) {
+		if (!copy_keep(v->engine->native, gpa, code + LEAD_IN))
+			return UNFIT;
+		*offset = copy_offset(v->engine->native, gpa);
+		if (*offset < 0)
+			return UNFIT;
+	}
+	return fitness;
+}
+
+/* ---- Mapping -------------------------------------------------------------------- */
+
+static void map(struct native_space *s, uint64_t linear, int prot, int fd, uint64_t off)
+{
+	struct native_call *c;
+
+	if (s->stub.calls) {
+		c = &s->stub.call[s->stub.calls - 1];
+		if (c->nr == SYS_mmap && c->arg[0] + c->arg[1] == linear && c->arg[2] == (uint64_t)prot &&
+		    c->arg[4] == (uint64_t)fd && c->arg[5] + c->arg[1] == off) {
+			c->arg[1] += PAGE_BYTES;
+			return;
+		}
+	}
+	c = native_stub_call(&s->stub);
+	if (!c) {
+		s->failed = true;
+		return;
+	}
+	*c = (struct native_call){ SYS_mmap, { linear, PAGE_BYTES, prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, off } };
+}
+
+/* `page`: physical address and XL_*, of an accessed translation. */
+static void map_page(struct soft_vcpu *v, struct native_space *s, uint64_t linear, uint64_t page, bool exec)
+{
+	uint64_t gpa = page & ~PAGE_MASK;
+	struct native_page *p = page_at(s, linear);
+	unsigned had = p ? p->key & PAGE_MASK : 0, flags = 0;
+	struct soft_slot *slot = soft_slot_find(v->engine, gpa);
+	int64_t copy = -1;
+
+	linear &= ~PAGE_MASK;
+	if (!(page & XL_USER) || page & XL_GLOBAL || !slot || slot->fd < 0 || linear >= NATIVE_USER_END ||
+	    (linear + PAGE_BYTES > NATIVE_STUB_BASE && linear < NATIVE_STUB_END))
+		return;
+	if (page & XL_NX)
+		exec = false;
+	if (exec) {
+		flags = !atomic_load(writers(v, gpa)) &&
+			look_through(v, linear, gpa, slot->hva + (gpa - slot->gpa), &copy) != UNFIT ? NATIVE_X : NATIVE_DENIED;
+	} else if (had & (NATIVE_X | NATIVE_DENIED)) {
+		return;
+	}
+	if (p && p->gpa == (gpa | 1) && (had & (NATIVE_X | NATIVE_DENIED)) == flags && (had & NATIVE_W || !(page & XL_DIRTY)))
+		return;
+	if (p) {
+		page_forget(v, s, p);
+		p = NULL;
+	}
+	if (!exec && page & XL_WRITE && page & XL_DIRTY && !slot->readonly && writer_begin(v, gpa))
+		flags |= NATIVE_W;
+	p = page_add(s, linear);
+	if (!p) {
+		if (flags & NATIVE_W)
+			atomic_fetch_sub(writers(v, gpa), 1);
+		s->failed = true;
+		return;
+	}
+	p->key = linear | flags;
+	p->gpa = gpa | 1;
+	if (copy >= 0)
+		map(s, linear, PROT_READ | PROT_EXEC, v->engine->native->code_fd, copy);
+	else
+		map(s, linear, PROT_READ | (flags & NATIVE_W ? PROT_WRITE : 0) | (flags & NATIVE_X ? PROT_EXEC : 0), slot->fd,
+		    slot->file_offset + (gpa - slot->gpa));
+}
+
+static bool has_room(struct soft_vcpu *v, struct native_space *s)
+{
+	if (s->pages + MMU_WINDOW <= v->engine->native->pages_max)
+		return true;
+	/* It is not worth it: more memory at a time than the host takes mappings. */
+	s->credit = -1;
+	return false;
+}
+
+void native_map_around(struct soft_vcpu *v, struct native_space *s, uint64_t linear, bool exec)
+{
+	uint64_t page[MMU_WINDOW], first = linear & ~(uint64_t)(MMU_WINDOW * PAGE_BYTES - 1);
+
+	if (linear >= NATIVE_USER_END)
+		return;
+	if (!has_room(v, s))
+		return;
+	mmu_walk_window(v, linear, page);
+	for (unsigned i = 0; i < MMU_WINDOW; i++) {
+		uint64_t at = first + i * PAGE_BYTES;
+
+		if (page[i])
+			map_page(v, s, at, page[i], exec || v->page_flags[page[i] >> 12] & PAGE_HAS_CODE);
+	}
+}
+
+static int by_address(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+void native_map_known(struct soft_vcpu *v, struct native_space *s)
+{
+	static const uint64_t mask = ((1ull << 36) - 1);
+	struct mmu_state *m = v->mmu;
+	uint64_t *window = malloc(TLB2_SETS * TLB2_WAYS * sizeof(*window));
+	unsigned n = 0;
+
+	if (!window)
+		return;
+	for (unsigned i = 0; i < TLB2_SETS; i++)
+		for (unsigned way = 0; way < TLB2_WAYS; way++)
+			if (m->set[i].key[way] >> 36 == m->id && m->set[i].page[way] & XL_USER)
+				window[n++] = (m->set[i].key[way] & mask) / MMU_WINDOW * MMU_WINDOW * PAGE_BYTES;
+	qsort(window, n, sizeof(*window), by_address);
+	for (unsigned i = 0; i < n; i++)
+		if (!i || window[i] != window[i - 1])
+			native_map_around(v, s, window[i], false);
+	free(window);
+}
