@@ -2,7 +2,7 @@
 #   make              programs in build/bin
 #   make quickstart   install what is needed, build, boot a Debian kernel
 #   make check        all tests       make check-long   the slow proofs
-#   make bench        ratios against QEMU    make bench-engine   programs in the guest
+#   make bench        ratios against QEMU    make bench-engine   programs in the guest; BENCHFLAGS, see bench/engine -h
 #   make install      honours PREFIX and DESTDIR
 PREFIX ?= /usr/local
 BUILD := build
@@ -34,9 +34,10 @@ check-long: guest
 
 bench: guest
 	@bench/run $(BUILD)
+	@bench/image $(BUILD)
 
 bench-engine: guest
-	@bench/engine $(BUILD)/bin/keel-vmm $(BUILD)/guest/vmlinuz
+	@bench/engine $(BUILD)/bin/keel-vmm $(BUILD)/guest/vmlinuz --check $(BENCHFLAGS)
 
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)
