@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/daemon.h"
 
+#include "daemon/guest.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -19,14 +21,32 @@
 
 static void client_opened(struct rpc_client *c)
 {
+	struct daemon *d = rpc_server_opaque(rpc_client_server(c));
+	struct session *s = calloc(1, sizeof(*s));
+
 	/* Without memory connect_admit() refuses all calls. */
-	rpc_client_set_data(c, calloc(1, sizeof(struct session)));
+	rpc_client_set_data(c, s);
+	if (!s)
+		return;
+	s->client = c;
+	s->next = d->sessions;
+	d->sessions = s;
 }
 
 static void client_closed(struct rpc_client *c)
 {
-	free(rpc_client_data(c));
+	struct daemon *d = rpc_server_opaque(rpc_client_server(c));
+	struct session *s = rpc_client_data(c), **p = &d->sessions;
+
 	rpc_client_set_data(c, NULL);
+	if (!s)
+		return;
+	while (*p != s)
+		p = &(*p)->next;
+	*p = s->next;
+	events_forget(s);
+	free(s);
+	lifecycle_client_gone(d, c);
 }
 
 static const struct rpc_server_ops ops = {
@@ -87,10 +107,59 @@ static int listen_on(struct daemon *d, const char *run, const char *name, bool r
 	return rpc_server_listen(d->server, fd, readonly, err);
 }
 
-static void bind_all(struct rpc_server *s, const struct binding *b)
+static void bind_all(struct rpc_server *s)
 {
-	for (; b->fn; b++)
-		rpc_server_handle(s, &remote_program, b->number, b->fn);
+	static const struct binding *const tables[] = {
+		connect_bindings, domain_list_bindings, lifecycle_bindings, stats_bindings, event_bindings, node_bindings,
+		host_bindings, empty_bindings,	  pool_bindings,
+	};
+	static const struct guest_binding *const guest_tables[] = {
+		lifecycle_guest_bindings, query_bindings, config_bindings, tune_bindings, device_bindings, stats_guest_bindings,
+		console_bindings, qemu_guest_bindings,
+	};
+
+	for (unsigned n = 0; n < sizeof(tables) / sizeof(tables[0]); n++)
+		for (const struct binding *b = tables[n]; b->fn; b++)
+			rpc_server_handle(s, &remote_program, b->number, b->fn);
+	for (unsigned n = 0; n < sizeof(guest_tables) / sizeof(guest_tables[0]); n++)
+		guest_bind(s, guest_tables[n]);
+	events_bind(s);
+}
+
+/* A directory below the root, made if need be. The descriptor or a negative errno. */
+static int open_dir(const struct daemon *d, const char *name, struct err *err)
+{
+	char path[PATH_MAX + 32];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", d->root, name);
+	if (make_dir(path, err))
+		return -err->code;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd >= 0 ? fd : err_set_errno(err, errno, "cannot open the directory %s", path);
+}
+
+static int open_dirs(struct daemon *d, struct err *err)
+{
+	const struct {
+		const char *name;
+		int *fd;
+	} dirs[] = {
+		{ "etc", NULL }, { "etc/qemu", &d->config_dir }, { "etc/qemu/autostart", &d->autostart_dir },
+		{ "log", NULL }, { "log/qemu", &d->log_dir },	 { "run/qemu", &d->run_dir },	{ "etc/storage", &d->storage_dir },
+	};
+
+	for (unsigned n = 0; n < sizeof(dirs) / sizeof(dirs[0]); n++) {
+		int fd = open_dir(d, dirs[n].name, err);
+
+		if (fd < 0)
+			return fd;
+		if (dirs[n].fd)
+			*dirs[n].fd = fd;
+		else
+			close(fd);
+	}
+	return 0;
 }
 
 int daemon_start(struct daemon *d, const char *root, struct err *err)
@@ -98,10 +167,13 @@ int daemon_start(struct daemon *d, const char *root, struct err *err)
 	char run[PATH_MAX];
 	int ret;
 
-	*d = (struct daemon){ .lock_fd = -1, .privileged = !geteuid() };
+	*d = (struct daemon){ .lock_fd = -1, .privileged = !geteuid(), .config_dir = -1, .autostart_dir = -1, .run_dir = -1,
+			      .log_dir = -1, .storage_dir = -1 };
 	if (snprintf(run, sizeof(run), "%s/run", root) >= (int)sizeof(run))
 		return err_set(err, ENAMETOOLONG, "the path --root %s is too long", root);
 	ret = make_dir(root, err);
+	if (!ret && !(d->root = realpath(root, NULL)))
+		ret = err_set_errno(err, errno, "cannot use the directory %s", root);
 	if (!ret)
 		ret = make_dir(run, err);
 	if (!ret)
@@ -114,8 +186,17 @@ int daemon_start(struct daemon *d, const char *root, struct err *err)
 	d->server = rpc_server_new(d->loop, &ops, d, NULL, err);
 	if (!d->server)
 		return -err->code;
-	bind_all(d->server, connect_bindings);
-	bind_all(d->server, domain_bindings);
+	bind_all(d->server);
+	ret = open_dirs(d, err);
+	if (!ret)
+		ret = host_init(d, err);
+	if (!ret)
+		ret = store_load(d, err);
+	if (!ret)
+		ret = pools_load(d, err);
+	if (ret)
+		return ret;
+	lifecycle_autostart(d);
 	if (rpc_server_set_keepalive(d->server, KEEPALIVE_SECONDS, KEEPALIVE_COUNT))
 		return err_set(err, ENOMEM, "no memory for a timer");
 	ret = listen_on(d, run, "libvirt-sock", false, err);
@@ -126,8 +207,15 @@ int daemon_start(struct daemon *d, const char *root, struct err *err)
 
 void daemon_free(struct daemon *d)
 {
+	const int fds[] = { d->config_dir, d->autostart_dir, d->run_dir, d->log_dir, d->lock_fd };
+
+	guest_table_free(d); /* the guests go on; who waits for an answer of theirs gets an error */
 	rpc_server_free(d->server);
 	loop_free(d->loop);
-	if (d->lock_fd >= 0)
-		close(d->lock_fd);
+	host_free(d);
+	pools_free(d);
+	for (unsigned n = 0; n < sizeof(fds) / sizeof(fds[0]); n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	free(d->root);
 }

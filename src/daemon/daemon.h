@@ -3,6 +3,7 @@
 #pragma once
 #include <stdbool.h>
 
+#include "model/domain.h"
 #include "rpc/server.h"
 #include "rpc/wire.h"
 #include "util/err.h"
@@ -12,17 +13,37 @@
 #define DAEMON_HV_VERSION 7002000u  /* QEMU's */
 #define DAEMON_LIB_VERSION 9000000u /* libvirt's, whose behaviour this is */
 
+struct guest;
+struct guest_table {
+	struct guest **by_name, **by_uuid;
+	unsigned buckets, count; /* a power of two */
+	int last_id;
+};
+
 struct daemon {
 	struct loop *loop;
 	struct rpc_server *server;
 	int lock_fd;
 	bool privileged; /* qemu:///system, else qemu:///session */
+	char *root;	 /* absolute */
+	char *vmm;	 /* path of keel-vmm */
+	int config_dir, autostart_dir, run_dir, log_dir, storage_dir;
+	struct pool *pools;
+	struct guest_table guests;
+	struct domain_caps caps;
+	struct host_caps *host; /* or NULL: nobody has asked yet */
+	struct session *sessions;
+	int last_callback;
 };
 
 /* A client of the daemon: rpc_client_data(). */
 struct session {
 	bool open; /* CONNECT_OPEN was answered */
 	bool close_callback;
+	struct rpc_client *client;
+	uint64_t events; /* those asked for by number alone, in the old way */
+	struct event_callback *callbacks;
+	struct session *next;
 };
 
 /* Serve DIR/run/libvirt-sock and DIR/run/libvirt-sock-ro. 0 or a negative errno; daemon_free() in any case. */
@@ -34,7 +55,21 @@ struct binding {
 	rpc_handler fn;
 };
 /* Each ends with a NULL handler. */
-extern const struct binding connect_bindings[], domain_bindings[];
+extern const struct binding connect_bindings[], domain_list_bindings[], lifecycle_bindings[], stats_bindings[],
+	event_bindings[], node_bindings[], host_bindings[], empty_bindings[], pool_bindings[];
+void events_bind(struct rpc_server *s);
+/* A client's registrations go with it, and the guests that it wanted to take along. */
+void events_forget(struct session *s);
+void lifecycle_client_gone(struct daemon *d, struct rpc_client *client);
+/* Start those that are to start with the daemon. */
+void lifecycle_autostart(struct daemon *d);
+/* What this host can do (host.c): fills d->caps and d->vmm. */
+int host_init(struct daemon *d, struct err *err);
+void host_free(struct daemon *d);
+int pools_load(struct daemon *d, struct err *err);
+void pools_free(struct daemon *d);
+/* As libvirt counts: packages, cores of each, threads of each. */
+void node_topology(unsigned *sockets, unsigned *cores, unsigned *threads);
 /* The server's admit callback: what a client may ask before it has opened the connection. */
 int connect_admit(struct rpc_call *call);
 
