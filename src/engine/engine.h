@@ -47,8 +47,8 @@ struct engine_config {
 	struct engine_host host;
 	bool hide_pv;          /* do not offer the KVM CPUID leaves */
 	bool no_translate;     /* soft: interpret everything */
-	bool no_native;        /* soft: no guest user code in processes of its own */
-	bool native_always;    /* soft: all of it, whether it pays or not (a test) */
+	bool native;           /* soft: long stretches of guest user code in processes of their own */
+	bool native_always;    /* soft, with native: all of it, whether it pays or not (a test) */
 	bool lockstep;         /* soft: compare all translated code with the interpreter (one vCPU) */
 	uint64_t cache;        /* soft: bytes for decoded and translated code and TLBs; 0: the default */
 };

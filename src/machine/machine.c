@@ -135,7 +135,7 @@ struct irq machine_irq(struct machine *m, unsigned n)
 struct machine *machine_new(const struct machine_config *config, struct err *err)
 {
 	struct engine_config ec = { .kind = config->engine, .cpus = config->cpus, .hide_pv = config->hide_pv,
-				    .no_translate = config->no_translate, .no_native = config->no_native, .native_always = config->native_always,
+				    .no_translate = config->no_translate, .native = config->native, .native_always = config->native_always,
 				    .lockstep = config->lockstep, .cache = config->engine_cache };
 	struct machine *m = calloc(1, sizeof(*m));
 

@@ -57,7 +57,7 @@ struct machine_config {
 	uint64_t memory;      /* bytes, page multiple, 1 MiB..Q35_RAM_MAX */
 	unsigned cpus;        /* 1..ENGINE_MAX_CPUS */
 	enum engine_kind engine; /* resolved: not AUTO */
-	bool hide_pv, no_translate, no_native, native_always, lockstep;
+	bool hide_pv, no_translate, native, native_always, lockstep;
 	uint64_t engine_cache; /* engine_config.cache */
 	struct loop *loop;    /* main loop; the caller's */
 	struct machine_owner owner;

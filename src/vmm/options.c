@@ -23,7 +23,7 @@ static const struct {
 	{ "firmware", "FILE", "boot this firmware instead of a kernel", O_FIRMWARE },
 	{ "cpus", "N", "virtual CPUs, 1 to 255 (1)", O_CPUS },
 	{ "memory", "SIZE", "guest memory, in MiB or with suffix K, M, G, T (256)", O_MEMORY },
-	{ "engine", "KIND", "auto, kvm or soft[,translate=off][,native=off][,lockstep=on][,cache=SIZE] (auto)", O_ENGINE },
+	{ "engine", "KIND", "auto, kvm or soft[,translate=off][,native=on][,lockstep=on][,cache=SIZE] (auto)", O_ENGINE },
 	{ "disk", "PATH[,format=raw|qcow2][,readonly=on][,cache=MODE][,id=ID][,serial=TEXT][,bus=virtio|scsi][,media=disk|cdrom]"
 	  "[,queues=N][,discard=off][,werror=report|ignore|stop|enospc][,rerror=...]", "a disk; may be repeated", O_DISK },
 	{ "net", "none|user[,hostfwd=[tcp|udp]:[ADDR]:PORT-:PORT]...|tap[,ifname=NAME][,br=NAME][,queues=N]|tap,fds=N:N...|stream,path=PATH",
@@ -142,10 +142,13 @@ static int parse_engine_key(struct vmm_options *o, char *item, struct err *err)
 	if (!strcmp(item, "translate"))
 		return parse_switch(item, value, &o->no_translate, err);
 	if (!strcmp(item, "native")) {
+		bool off = false;
+
 		o->native_always = !strcmp(value, "always");
-		if (o->native_always)
-			return 0;
-		return parse_switch(item, value, &o->no_native, err);
+		if (!o->native_always && parse_switch(item, value, &off, err))
+			return -EINVAL;
+		o->native = !off;
+		return 0;
 	}
 	if (!strcmp(item, "lockstep")) {
 		bool off;

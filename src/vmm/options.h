@@ -22,7 +22,7 @@ struct vmm_options {
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 	enum engine_kind engine;
-	bool no_reboot, no_shutdown, paused, debug_exit, no_pvpanic, hide_pv, no_translate, no_native, native_always, lockstep;
+	bool no_reboot, no_shutdown, paused, debug_exit, no_pvpanic, hide_pv, no_translate, native, native_always, lockstep;
 	uint64_t engine_cache; /* --engine soft,cache=SIZE; 0: the default */
 	bool no_rng, no_balloon;
 	const char *serial[MAX_SERIALS]; /* backend texts */

@@ -415,7 +415,7 @@ static int setup_boot(struct vmm *v, struct err *err)
 int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, struct err *err)
 {
 	struct machine_config mc = { .name = o->name, .memory = o->memory, .cpus = o->cpus, .hide_pv = o->hide_pv,
-				    .no_translate = o->no_translate, .no_native = o->no_native, .native_always = o->native_always,
+				    .no_translate = o->no_translate, .native = o->native, .native_always = o->native_always,
 				    .lockstep = o->lockstep, .engine_cache = o->engine_cache, .loop = loop,
 				     .owner = { machine_event, v } };
 	int ret;

@@ -73,10 +73,24 @@ static const uint16_t map_0f[256] = {
 	[0xd0 ... 0xff] = M,
 };
 
-/* Immediate bytes of the vector instructions of the 0F map, whose VEX and EVEX forms all have ModRM. */
-static bool vex_0f_has_imm(uint8_t op)
+/* Immediate bytes of the vector instructions of the 0F map, whose EVEX forms all have ModRM. */
+static bool evex_0f_has_imm(uint8_t op)
 {
 	return (op >= 0x70 && op <= 0x73) || op == 0xc2 || (op >= 0xc4 && op <= 0xc6);
+}
+
+/*
+ * What follows a VEX opcode of the 0F map. AMD's processors walk the ones that do
+ * not exist like those without VEX, and being longer than 15 bytes comes first:
+ * #GP, not #UD. (0F 78 is EXTRQ and INSERTQ there.)
+ */
+static unsigned vex_0f_attr(uint8_t op)
+{
+	switch (op) {
+	case 0x24 ... 0x27: case 0x7a: case 0x7b: case 0xa6: case 0xa7: case 0xb9: case 0xff: return IMM_NONE;
+	case 0x78: return M | IMM_U16;
+	default: return map_0f[op] & (M | IMM_KIND);
+	}
 }
 
 struct cursor {
@@ -307,7 +321,7 @@ static bool take_vex(struct cursor *c, struct insn *i, bool three, bool *bad)
 {
 	uint8_t b1, b2;
 
-	*bad = i->prefixes & (PFX_66 | PFX_F2 | PFX_F3 | PFX_LOCK | PFX_REX);
+	*bad = i->prefixes & (PFX_66 | PFX_F2 | PFX_F3 | PFX_LOCK);
 	if (!need(c, three ? 2 : 1))
 		return false;
 	b1 = take(c, 1);
@@ -350,7 +364,7 @@ static bool take_foreign(struct cursor *c, struct insn *i, bool evex)
 	i->raw_opcode_at = c->at;
 	i->opcode = take(c, 1);
 	if (evex)
-		imm = map == 3 || (map == 1 && vex_0f_has_imm(i->opcode)) ? 1 : 0;
+		imm = map == 3 || (map == 1 && evex_0f_has_imm(i->opcode)) ? 1 : 0;
 	else
 		imm = map == 8 ? 1 : map == 10 ? 4 : 0;
 	if (!take_modrm(c, i, false) || !need(c, imm))
@@ -378,7 +392,8 @@ enum decode_result insn_decode(struct insn *i, const uint8_t *bytes, unsigned n,
 		/* LES, LDS and BOUND need a memory operand: with mod 3 outside 64-bit mode these are VEX and EVEX too. */
 		if (i->mode != MODE_64 && !need(&c, 1))
 			return c.stop;
-		if (i->mode == MODE_64 || c.p[c.at] >= 0xc0) {
+		/* Behind REX they are LES, LDS and BOUND, which 64-bit mode doesn't have. */
+		if (i->mode == MODE_64 ? !(i->prefixes & PFX_REX) : c.p[c.at] >= 0xc0) {
 			if (op == 0x62)
 				foreign = true;
 			else if (!take_vex(&c, i, op == 0xc4, &bad) || !need(&c, 1))
@@ -416,9 +431,7 @@ enum decode_result insn_decode(struct insn *i, const uint8_t *bytes, unsigned n,
 	switch (i->map) {
 	case MAP_1B: attr = map_1b[op]; break;
 	case MAP_0F:
-		attr = map_0f[op];
-		if (i->prefixes & PFX_VEX)
-			attr = op == 0x77 ? 0 : M | (vex_0f_has_imm(op) ? IMM_U8 : IMM_NONE);
+		attr = i->prefixes & PFX_VEX ? vex_0f_attr(op) : map_0f[op];
 		break;
 	case MAP_0F38: attr = M; break;
 	default: attr = M | IMM_U8; break;

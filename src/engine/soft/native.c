@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -30,13 +29,14 @@
 
 /*
  * An account for each space, in ns of CPU time: a nanosecond there saves the
- * translator's longer time for the same code, a way there and back costs.
+ * translator's longer time for the same code (at least twice as long, so that
+ * much is gained), a way there and back costs.
  */
 #define CREDIT_NS 5000000    /* to begin with: mappings come one by one at first */
 #define CREDIT_MAX_NS 20000000
 #define ROUNDS 24u           /* to find out what a way there and back costs */
 #define COST_WORST_NS 20000
-#define COST_STATE_NS 2000   /* beside it, for the vector registers and the signal */
+#define COST_LOOP_NS 4000    /* what the engine does around it */
 #define ACCOUNT_EXITS 16u
 #define BAN_MS 50u
 #define BANS_MAX 6u
@@ -198,6 +198,7 @@ static void leave_alone(struct soft_vcpu *v, struct native_space *s)
 	if (s->bans < BANS_MAX)
 		s->bans++;
 	v->native->streak = 0;
+	s->id = 0; /* by the time it comes back little of this is worth keeping */
 	wanted_update(v);
 	unpin(v->native);
 }
@@ -211,11 +212,11 @@ static void account(struct soft_vcpu *v, struct native_space *s, uint64_t inside
 
 	v->native->stretches++;
 	v->native->ticks_inside += inside;
-	s->credit -= e->round_ns + COST_STATE_NS;
+	s->credit -= e->round_ns + COST_LOOP_NS;
 	if (++s->exits == ACCOUNT_EXITS || s->credit < 0) {
 		cpu = stub_cpu(&s->stub);
 		/* Its share of the switches is no gain. */
-		s->credit += ((int64_t)(cpu - s->cpu) - (int64_t)s->exits * e->stub_ns) * 3 / 2;
+		s->credit += ((int64_t)(cpu - s->cpu) - (int64_t)s->exits * e->stub_ns);
 		s->cpu = cpu;
 		s->exits = 0;
 	}
@@ -278,11 +279,9 @@ static void calibrate(struct soft_vcpu *v, struct native_space *s)
 		return;
 	pin(v->native, &s->stub);
 	for (unsigned i = 0; i < ROUNDS; i++) {
-		struct native_call *c = native_stub_call(&s->stub);
 		int64_t t = thread_cpu(), p = stub_cpu(&s->stub);
 
-		*c = (struct native_call){ SYS_munmap, { 0, PAGE_BYTES } };
-		if (!native_stub_flush(&s->stub))
+		if (!native_stub_trip(&s->stub))
 			break;
 		p = stub_cpu(&s->stub) - p;
 		t = thread_cpu() - t;
@@ -621,7 +620,6 @@ void native_engine_init(struct soft_engine *e)
 		free(n);
 		return;
 	}
-	/* Does CPUID trap if it is told to? Asked of this thread, which is told otherwise at once. */
 	n->code_fd = memfd_create("keel-native-code", MFD_CLOEXEC);
 	n->code = n->code_fd < 0 || ftruncate(n->code_fd, NATIVE_CODE_PAGES * PAGE_BYTES) ? MAP_FAILED :
 		mmap(NULL, NATIVE_CODE_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, n->code_fd, 0);
@@ -635,9 +633,6 @@ void native_engine_init(struct soft_engine *e)
 	pthread_mutex_init(&n->code_lock, NULL);
 	n->slots = 1;
 	n->pages_max = pages_max();
-	n->scan = syscall(SYS_arch_prctl, 0x1012, 0) != 0;
-	if (!n->scan)
-		syscall(SYS_arch_prctl, 0x1012, 1);
 	e->native = n;
 }
 

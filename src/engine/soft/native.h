@@ -62,6 +62,8 @@ int native_stub_start(struct native_stub *s, const int *fds, unsigned n, struct 
 void native_stub_end(struct native_stub *s);
 /* Make the calls that were collected. False: the process is of no use any more. */
 bool native_stub_flush(struct native_stub *s);
+/* The way there and back as guest code takes it: to its first system call. */
+bool native_stub_trip(struct native_stub *s);
 /* Room for one more call, flushing if there is none; NULL as native_stub_flush(). */
 struct native_call *native_stub_call(struct native_stub *s);
 /* Wait until it stops: the status as of waitpid(), or -1 if it is gone. */
@@ -115,7 +117,6 @@ struct native_engine {
 	_Atomic uint16_t *writable; /* by physical page: spaces that have it mapped writable */
 	_Atomic uint32_t slots;     /* generation of the memory slots' files */
 	_Atomic uint32_t scans;     /* changes when a page that was found fit for execution is written */
-	bool scan;                  /* CPUID does not trap */
 	/* Copies of pages of code in which some instructions are UD2 instead (native_map.c). */
 	int code_fd;
 	uint8_t *code;

@@ -24,8 +24,6 @@
 
 #include "engine/soft/native.h"
 
-#define ARCH_SET_CPUID 0x1012
-
 /*
  * r12: the list, r13: how many. Ends in INT3, with the error in rax if one
  * failed, else 0.
@@ -127,10 +125,8 @@ static _Noreturn void child(const int *fds, unsigned n, int list_fd, uint64_t no
 	need(raw(SYS_mmap, NATIVE_STUB_BASE + NATIVE_STUB_CODE, NATIVE_LIST_BYTES, PROT_READ,
 		 MAP_SHARED | MAP_FIXED_NOREPLACE, list_fd, 0) == (long)(NATIVE_STUB_BASE + NATIVE_STUB_CODE), 4);
 	close_others(fds, n);
-	need(!raw(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0, 0), 5);
-	raw(SYS_arch_prctl, ARCH_SET_CPUID, 0, 0, 0, 0, 0);
-	need(!raw(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0), 6);
-	need(!raw(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&prog, 0, 0, 0), 7);
+	need(!raw(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0), 5);
+	need(!raw(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&prog, 0, 0, 0), 6);
 	asm volatile("int3");
 	__builtin_unreachable();
 }
@@ -253,6 +249,27 @@ bool native_stub_flush(struct native_stub *s)
 			return false;
 	}
 	return !ptrace(PTRACE_GETREGS, s->pid, 0, &regs) && (long)regs.rax == 0;
+}
+
+bool native_stub_trip(struct native_stub *s)
+{
+	uint8_t area[8192];
+	struct iovec iov = { area, sizeof(area) };
+	struct native_regs regs;
+	int status;
+
+	if (ptrace(PTRACE_GETREGS, s->pid, 0, &regs) || ptrace(PTRACE_GETREGSET, s->pid, NATIVE_NT_XSTATE, &iov))
+		return false;
+	regs.rip = NATIVE_STUB_BASE;
+	regs.r12 = NATIVE_STUB_BASE + NATIVE_STUB_CODE;
+	regs.r13 = 1;
+	regs.orig_rax = -1;
+	regs.eflags = 0x202;
+	if (ptrace(PTRACE_SETREGS, s->pid, 0, &regs) || ptrace(PTRACE_SETREGSET, s->pid, NATIVE_NT_XSTATE, &iov) ||
+	    ptrace(PTRACE_SYSEMU, s->pid, 0, 0))
+		return false;
+	status = native_stub_wait(s);
+	return status >= 0 && WSTOPSIG(status) == (SIGTRAP | 0x80);
 }
 
 struct native_call *native_stub_call(struct native_stub *s)

@@ -46,7 +46,7 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 		goto fail;
 	if (!config->no_translate)
 		trans_engine_init(e);
-	if (!config->no_native && !config->lockstep)
+	if (config->native && !config->lockstep)
 		native_engine_init(e);
 	return &e->engine;
 fail:

@@ -197,6 +197,25 @@ static void uncount(struct trans *t, unsigned rest)
 	op_v(t, 0x89 | OP_W, T1, TMEM(insns));
 }
 
+static bool is_jump(const struct insn *i)
+{
+	return i->map == MAP_1B ? i->opcode == 0xe9 || i->opcode == 0xeb || i->opcode >> 4 == 7
+				: i->map == MAP_0F && i->opcode >> 4 == 8;
+}
+
+/* Out of the page, to the address in T1. A jump that misses the table is done by the handler: its target may be non-canonical. */
+static void exit_far(struct trans *t, const struct trans_stub *s)
+{
+	unsigned first = t->stubs;
+
+	indirect(t, 0, is_jump(s->insn));
+	for (; first < t->stubs; first++) {
+		t->stub[first].insn = s->insn;
+		t->stub[first].off = s->off;
+		t->stub[first].rest = 0;
+	}
+}
+
 static void exit_stub(struct trans *t, struct trans_stub *s)
 {
 	struct trans_site *site;
@@ -208,7 +227,7 @@ static void exit_stub(struct trans *t, struct trans_stub *s)
 		t->in_mem = !s->dirty;
 		trans_flags_keep(t, FLAGS_ARITH);
 		page_plus(t, T1, s->target);
-		indirect(t, 0, false);
+		exit_far(t, s);
 		return;
 	}
 	while ((uintptr_t)t->w & 3)

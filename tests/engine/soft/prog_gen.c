@@ -229,8 +229,6 @@ static void system_insn(struct gen *g)
 		absolute(p, 0, 0xc7, 0, PROG_PT + 8 * page + 4);
 		prog_le(p, 1u << 31, 4);
 	}
-	absolute(p, 0, 0x0f, 0, 0);
-	p->at -= 6;
 	prog_bytes(p, "\x0f\x01\x3c\x25", 4); /* invlpg */
 	prog_le(p, page * 4096, 4);
 }

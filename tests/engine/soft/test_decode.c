@@ -235,6 +235,10 @@ static const struct {
 	{M64, "66666666666666666666666666666690", LONG}, {M64, "666666666666666666666666666666", LONG},
 	{M64, "6666666666666666666681c00000", "14 1:81 o2 a8 p1 r0 m0 #0/2"},
 	{M64, "66666666666666666681048500000000", LONG}, {M64, "2e2e2e2e2e2e2e2e2e2e81c00000", LONG},
+	/* A VEX opcode that doesn't exist is as long as the one without VEX, and one behind REX is LDS (lengths by #GP, Zen 5). */
+	{M64, "672e662e2ef22e26f2c5a7875b457d01", LONG}, {M64, "672e662e2ef22ec5a7875b457d01", UD},
+	{M64, "c5f887000000", MORE}, {M64, "c5f878c000", MORE}, {M64, "c5f804", "3 0f:04 o4 a8 p40 v0 l0 pp0 w0"},
+	{M64, "2e2e2e2e2e2e2e2e2e2e2e2e48c5c0", UD}, {M64, "2e2e2e2e2e2e2e2e2e48c50500000000", LONG},
 };
 
 static void test_table(void **state)
@@ -343,7 +347,9 @@ static bool may_refuse(const struct insn *i)
 	const uint8_t *op = i->bytes + i->raw_opcode_at;
 
 	if (i->prefixes & PFX_VEX)
-		return i->prefixes & (PFX_66 | PFX_F2 | PFX_F3 | PFX_LOCK | PFX_REX);
+		return i->prefixes & (PFX_66 | PFX_F2 | PFX_F3 | PFX_LOCK);
+	if (i->prefixes & PFX_REX && i->map == MAP_1B && (*op == 0xc4 || *op == 0xc5 || *op == 0x62))
+		return true;
 	if (i->map == MAP_0F)
 		return *op == 0x0e || *op == 0x0f || (*op >= 0x24 && *op <= 0x27) || *op == 0xa6 || *op == 0xa7;
 	return (i->raw_opcode_at >= 4 && op[-4] == 0x62) || (i->raw_opcode_at >= 3 && op[-3] == 0x8f);

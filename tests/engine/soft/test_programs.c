@@ -134,7 +134,6 @@ static void side_make(struct side *s, bool translate)
 		.kind = ENGINE_SOFT,
 		.cpus = 1,
 		.no_translate = !translate,
-		.no_native = true,
 		.lockstep = translate && lockstep,
 		.host = {s, pio_read, pio_write, mmio_read, mmio_write, pic_ack, ioapic_eoi},
 	};
@@ -251,6 +250,19 @@ static void tell(void)
 		}
 }
 
+/* A direct call to a non-canonical address faults at the target (docs/translator.md): the first fault that differs is that. */
+static bool called_nowhere(void)
+{
+	for (unsigned at = PROG_LOG; at < PROG_LOG_END; at += 192)
+		if (memcmp(interpreter.ram + at, translator.ram + at, 192)) {
+			uint64_t rip;
+
+			memcpy(&rip, translator.ram + at + 17 * 8, 8);
+			return (uint64_t)((int64_t)(rip << 16) >> 16) != rip;
+		}
+	return false;
+}
+
 static struct {
 	uint64_t programs, endless, unsteady, differ, instructions;
 } count;
@@ -294,7 +306,7 @@ static bool run_program(uint64_t seed, uint64_t number)
 	if (!again.engine)
 		side_make(&again, false);
 	side_run(&again, INTERPRETER_MS);
-	if (!same(&interpreter, &again)) {
+	if (!same(&interpreter, &again) || (!lockstep && called_nowhere())) {
 		count.unsteady++;
 		return true;
 	}
