@@ -266,6 +266,9 @@ static void landed(struct soft_vcpu *v)
 		s->left = false;
 		s->steps_left += s->stepping;
 		v->rip = v->next_rip;
+	} else {
+		/* STI's shadow lies over one instruction, and that has faulted. */
+		v->shadow = 0;
 	}
 }
 
