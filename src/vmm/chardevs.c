@@ -96,7 +96,7 @@ static int add_channel(struct vmm *v, const char *text, unsigned port, struct op
 {
 	struct option_pair pairs[4];
 	const char *backend = NULL, *name = NULL, *id = NULL;
-	char own[24], key[2][16];
+	char own[24], key[2][24];
 	int n = options_split("--channel", text, "backend", pairs, 4, err), ret = 0;
 	struct vmm_chardev *c = NULL;
 
