@@ -38,7 +38,7 @@ def start(guest, build, initrd, engine, cpus):
                  "--cpus", cpus, kernel=False, engine=engine)
 
 
-@pytest.mark.parametrize("engine,cpus", [("soft,native=always", 2), ("soft,native=on", 2), ("soft", 1)])
+@pytest.mark.parametrize("engine,cpus", [("soft,native=always", 2), ("soft", 1)])
 def test_user_code(guest, build, initrd, engine, cpus):
     g = start(guest, build, initrd, engine, cpus)
     g.expect("end")
