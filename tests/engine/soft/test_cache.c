@@ -45,6 +45,13 @@ static void fill(struct rig *r)
 	}
 }
 
+/* What the address sanitizer keeps beside each allocation is not the engine's. */
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZER_BYTES (4u << 20)
+#else
+#define SANITIZER_BYTES 0u
+#endif
+
 static void stays_within(uint64_t cache, uint64_t bound)
 {
 	uint64_t before = process_bytes(), grown;
@@ -61,7 +68,7 @@ static void stays_within(uint64_t cache, uint64_t bound)
 	assert_int_equal(stats.cache_limit, bound);
 	assert_true(stats.cache_used <= bound);
 	assert_true(stats.cache_flushes >= 4); /* the bound was met, not only not reached */
-	assert_true(grown <= bound);
+	assert_true(grown <= bound + SANITIZER_BYTES);
 	assert_true(grown >= bound / 2);
 	rig_free(r);
 }
