@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -326,6 +327,14 @@ static ASKS uint32_t xgetbv(void)
 	return lo;
 }
 
+static ASKS bool has_xsavec(void)
+{
+	uint32_t a, b, c, d;
+
+	asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(0xd), "c"(1));
+	return a & 2;
+}
+
 static ASKS void asks_end(void)
 {
 	asm volatile(".balign 4096");
@@ -353,6 +362,26 @@ static void identity(void)
 		cpu = sched_getcpu();
 		if (cpu >= cpus)
 			return fail("CPU %u of %u", cpu, cpus);
+	}
+}
+
+/*
+ * Saved with all parts asked for, as the dynamic linker does around each first call: the layout names parts of this
+ * CPU only. A program may save in one place and restore in another.
+ */
+static void saved_layout(void)
+{
+	static uint8_t area[8192] __attribute__((aligned(64)));
+	uint64_t parts, xcr0 = xgetbv();
+
+	if (!(cold_cpuid[1][2] & bit_OSXSAVE) || !has_xsavec())
+		return;
+	for (int i = 0; i < 5; i++) {
+		hot();
+		asm volatile("xsavec %0" : "=m"(area) : "a"(-1), "d"(-1));
+		memcpy(&parts, area + 520, sizeof(parts));
+		if (parts << 1 >> 1 & ~xcr0)
+			return fail("XCOMP_BV 0x%lx, XCR0 0x%lx", (unsigned long)parts, (unsigned long)xcr0);
 	}
 }
 
@@ -656,7 +685,8 @@ int main(void)
 		void (*run)(void);
 	} tests[] = {
 		{ "numbers", numbers }, { "registers", registers }, { "control_words", control_words },
-		{ "wide_vectors", wide_vectors }, { "bases", bases }, { "identity", identity }, { "time", time_runs },
+		{ "wide_vectors", wide_vectors }, { "bases", bases }, { "identity", identity },
+		{ "saved_layout", saved_layout }, { "time", time_runs },
 		{ "calls", calls }, { "signals", async_signals }, { "memory", memory }, { "copy_on_write", copy_on_write },
 		{ "new_code", new_code }, { "shootdown", shootdown }, { "counting", counting }, { "traced", traced },
 		{ "stack", stack }, { "faults", faults }, { "self_step", self_step },

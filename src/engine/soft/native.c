@@ -198,7 +198,6 @@ static void leave_alone(struct soft_vcpu *v, struct native_space *s)
 	if (s->bans < BANS_MAX)
 		s->bans++;
 	v->native->streak = 0;
-	s->id = 0; /* by the time it comes back little of this is worth keeping */
 	wanted_update(v);
 	unpin(v->native);
 }
@@ -206,9 +205,8 @@ static void leave_alone(struct soft_vcpu *v, struct native_space *s)
 /* A stretch has ended: what did it bring? */
 static void account(struct soft_vcpu *v, struct native_space *s, uint64_t inside)
 {
-	uint64_t cpu;
-
 	const struct native_engine *e = v->engine->native;
+	uint64_t cpu;
 
 	v->native->stretches++;
 	v->native->ticks_inside += inside;
@@ -216,7 +214,7 @@ static void account(struct soft_vcpu *v, struct native_space *s, uint64_t inside
 	if (++s->exits == ACCOUNT_EXITS || s->credit < 0) {
 		cpu = stub_cpu(&s->stub);
 		/* Its share of the switches is no gain. */
-		s->credit += ((int64_t)(cpu - s->cpu) - (int64_t)s->exits * e->stub_ns);
+		s->credit += (int64_t)(cpu - s->cpu) - (int64_t)s->exits * e->stub_ns;
 		s->cpu = cpu;
 		s->exits = 0;
 	}

@@ -223,8 +223,10 @@ static bool is_sensitive(const uint8_t *at, unsigned left)
 		return left > 2 && (at[2] >> 3 & 7) >= 4 && (at[2] >> 3 & 7) <= 5;
 	case 0x01: /* XGETBV, RDPKRU, WRPKRU, RDTSCP */
 		return left > 2 && (at[2] == 0xd0 || at[2] == 0xee || at[2] == 0xef || at[2] == 0xf9);
-	case 0xc7: /* RDPID */
-		return left > 2 && at[2] >= 0xf8;
+	case 0xc7: /* RDPID; XRSTORS, XSAVEC, XSAVES */
+		return left > 2 && (at[2] >= 0xf8 || (at[2] < 0xc0 && (at[2] >> 3 & 7) >= 3 && (at[2] >> 3 & 7) <= 5));
+	case 0xae: /* XSAVE, XRSTOR, XSAVEOPT: the host's layout may have more parts than the guest's CPU knows */
+		return left > 2 && at[2] < 0xc0 && (at[2] >> 3 & 7) >= 4 && (at[2] >> 3 & 7) <= 6;
 	}
 	return false;
 }
@@ -337,22 +339,23 @@ static int copy_find(const struct native_engine *n, uint64_t gpa)
 	return -1;
 }
 
-static bool copy_keep(struct native_engine *n, uint64_t gpa, const uint8_t *code)
+/* Where the copy lies in the file from now on, or -1: there is no room. */
+static int64_t copy_keep(struct native_engine *n, uint64_t gpa, const uint8_t *code)
 {
-	bool kept = false;
+	int64_t off = -1;
 
 	pthread_mutex_lock(&n->code_lock);
-	for (unsigned i = 0; i < NATIVE_PATCHED && !kept; i++) {
+	for (unsigned i = 0; i < NATIVE_PATCHED && off < 0; i++) {
 		if (n->patched[i].gpa)
 			continue;
 		/* Slots go round: who runs an old one has been told to come out long before it is taken again. */
 		n->patched[i].slot = n->code_next++ % NATIVE_CODE_PAGES;
-		memcpy(n->code + n->patched[i].slot * PAGE_BYTES, code, PAGE_BYTES);
 		n->patched[i].gpa = gpa | 1;
-		kept = true;
+		off = (int64_t)n->patched[i].slot * PAGE_BYTES;
+		memcpy(n->code + off, code, PAGE_BYTES);
 	}
 	pthread_mutex_unlock(&n->code_lock);
-	return kept;
+	return off;
 }
 
 /* Where the copy lies in the file, or -1. */
@@ -385,29 +388,25 @@ bool native_code_unpatch(struct soft_engine *e, uint64_t gpa)
 /* Once for each page and content. *offset: of its copy, if that is what may run. */
 static enum fitness look_through(struct soft_vcpu *v, uint64_t linear, uint64_t gpa, const uint8_t *page, int64_t *offset)
 {
-	uint8_t *byte = &v->page_flags[gpa >> 12], flags = __atomic_load_n(byte, __ATOMIC_SEQ_CST);
+	uint8_t *byte = &v->page_flags[gpa >> 12];
+	/* From here on a store is noticed, and has the page looked at again. */
+	uint8_t flags = __atomic_fetch_or(byte, PAGE_NATIVE_CODE, __ATOMIC_SEQ_CST);
 	uint8_t code[LEAD_IN + PAGE_BYTES];
 	enum fitness fitness;
 
+	/* Another vCPU may be at it right now: then it counts as unfit for this time. */
 	if (flags & PAGE_NATIVE_CODE) {
 		if (flags & PAGE_NATIVE_FIT)
 			return FIT;
 		*offset = copy_offset(v->engine->native, gpa);
 		return *offset < 0 ? UNFIT : PATCHED;
 	}
-	/* From here on a store is noticed, and has the page looked at again. */
-	__atomic_fetch_or(byte, PAGE_NATIVE_CODE, __ATOMIC_SEQ_CST);
 	fitness = patch(v, linear, page, code);
 	if (fitness == FIT)
 		__atomic_fetch_or(byte, PAGE_NATIVE_FIT, __ATOMIC_SEQ_CST);
-	if (fitness == PATCHED) {
-		if (!copy_keep(v->engine->native, gpa, code + LEAD_IN))
-			return UNFIT;
-		*offset = copy_offset(v->engine->native, gpa);
-		if (*offset < 0)
-			return UNFIT;
-	}
-	return fitness;
+	if (fitness == PATCHED)
+		*offset = copy_keep(v->engine->native, gpa, code + LEAD_IN);
+	return fitness == PATCHED && *offset < 0 ? UNFIT : fitness;
 }
 
 /* ---- Mapping -------------------------------------------------------------------- */
@@ -455,10 +454,8 @@ static void map_page(struct soft_vcpu *v, struct native_space *s, uint64_t linea
 	}
 	if (p && p->gpa == (gpa | 1) && (had & (NATIVE_X | NATIVE_DENIED)) == flags && (had & NATIVE_W || !(page & XL_DIRTY)))
 		return;
-	if (p) {
+	if (p)
 		page_forget(v, s, p);
-		p = NULL;
-	}
 	if (!exec && page & XL_WRITE && page & XL_DIRTY && !slot->readonly && writer_begin(v, gpa))
 		flags |= NATIVE_W;
 	p = page_add(s, linear);
@@ -490,9 +487,7 @@ void native_map_around(struct soft_vcpu *v, struct native_space *s, uint64_t lin
 {
 	uint64_t page[MMU_WINDOW], first = linear & ~(uint64_t)(MMU_WINDOW * PAGE_BYTES - 1);
 
-	if (linear >= NATIVE_USER_END)
-		return;
-	if (!has_room(v, s))
+	if (linear >= NATIVE_USER_END || !has_room(v, s))
 		return;
 	mmu_walk_window(v, linear, page);
 	for (unsigned i = 0; i < MMU_WINDOW; i++) {
@@ -512,7 +507,7 @@ static int by_address(const void *a, const void *b)
 
 void native_map_known(struct soft_vcpu *v, struct native_space *s)
 {
-	static const uint64_t mask = ((1ull << 36) - 1);
+	const uint64_t mask = (1ull << 36) - 1;
 	struct mmu_state *m = v->mmu;
 	uint64_t *window = malloc(TLB2_SETS * TLB2_WAYS * sizeof(*window));
 	unsigned n = 0;

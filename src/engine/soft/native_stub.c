@@ -167,7 +167,7 @@ static void empty(struct native_stub *s)
 
 int native_stub_start(struct native_stub *s, const int *fds, unsigned n, struct err *err)
 {
-	int list_fd = memfd_create("keel-native", MFD_CLOEXEC), status = -1, keep[NATIVE_FDS + 1];
+	int list_fd = memfd_create("keel-native", MFD_CLOEXEC), status = -1;
 	uint8_t probe[8192];
 	struct iovec iov = { probe, sizeof(probe) };
 	pid_t pid;
@@ -185,12 +185,10 @@ int native_stub_start(struct native_stub *s, const int *fds, unsigned n, struct 
 		ret = err_set_errno(err, errno, "cannot map the list of a process for guest code");
 		goto out;
 	}
-	for (unsigned i = 0; i < n; i++)
-		keep[i] = fds[i];
 	/* Not fork(): its handlers take locks of threads that do not exist in the child. */
 	pid = syscall(SYS_clone, 0, 0, 0, 0, 0);
 	if (!pid)
-		child(keep, n, list_fd, 0);
+		child(fds, n, list_fd, 0);
 	if (pid < 0) {
 		ret = err_set_errno(err, errno, "cannot fork a process for guest code");
 		goto out;
