@@ -272,17 +272,6 @@ static const struct virtio_ops fs_ops = {
 	.stopped = fs_stopped,
 };
 
-static void *fs_thread(void *arg)
-{
-	struct vhost_fs *s = arg;
-	char name[16];
-
-	snprintf(name, sizeof(name), "fs:%.12s", s->v.dev->id);
-	pthread_setname_np(pthread_self(), name);
-	loop_run(s->loop);
-	return NULL;
-}
-
 static int connect_to(const char *path, struct err *err)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -373,10 +362,9 @@ static int fs_realize(struct device *d, struct err *err)
 	if (!ret)
 		ret = virtio_pci_realize(&s->proxy, &s->v, 0x018000, err);
 	if (!ret) {
-		ret = pthread_create(&s->thread, NULL, fs_thread, s);
+		ret = virtio_thread_start(&s->v, "fs", &s->thread, err);
 		if (!ret)
 			return 0;
-		ret = err_set_errno(err, ret, "cannot make a thread");
 		virtio_pci_unrealize(d);
 	}
 	fs_destroy(s);
@@ -388,8 +376,7 @@ static void fs_unrealize(struct device *d)
 	struct vhost_fs *s = (struct vhost_fs *)d;
 
 	virtio_pci_unrealize(d);
-	loop_quit(s->loop, 0);
-	pthread_join(s->thread, NULL);
+	virtio_thread_end(&s->v, s->thread);
 	fs_destroy(s);
 }
 

@@ -147,6 +147,32 @@ void virtio_exit(struct virtio_device *v)
 	v->nvq = 0;
 }
 
+static void *device_thread(void *arg)
+{
+	struct virtio_device *v = arg;
+
+	loop_run(v->loop);
+	return NULL;
+}
+
+int virtio_thread_start(struct virtio_device *v, const char *kind, pthread_t *thread, struct err *err)
+{
+	int ret = pthread_create(thread, NULL, device_thread, v);
+	char name[16];
+
+	if (ret)
+		return err_set_errno(err, ret, "cannot make a thread for its I/O");
+	snprintf(name, sizeof(name), "%.3s:%.11s", kind, v->dev->id);
+	pthread_setname_np(*thread, name);
+	return 0;
+}
+
+void virtio_thread_end(struct virtio_device *v, pthread_t thread)
+{
+	loop_quit(v->loop, 0);
+	pthread_join(thread, NULL);
+}
+
 /* Another thread may be looking at the queue. */
 static void queue_lock(struct virtio_device *v)
 {

@@ -99,6 +99,12 @@ struct virtio_device {
 int virtio_init(struct virtio_device *v, const struct virtio_ops *ops, struct device *dev, struct virtqueue *vq,
 		unsigned nvq, struct loop *loop, struct err *err);
 void virtio_exit(struct virtio_device *v);
+/*
+ * A thread for v->loop, a loop of the device's own, as the last step of realize and the first but the transport's of
+ * unrealize. `kind` is the beginning of its name, at most three letters.
+ */
+int virtio_thread_start(struct virtio_device *v, const char *kind, pthread_t *thread, struct err *err);
+void virtio_thread_end(struct virtio_device *v, pthread_t thread);
 
 /* For devices. ------------------------------------------------------------- */
 

@@ -159,9 +159,7 @@ static void read_stats(struct virtio_balloon *s)
 
 	if (s->stats_held)
 		return;
-	do {
-		ret = virtq_pop(vq, &s->elem);
-	} while (!ret && virtq_wait(vq));
+	ret = virtq_pop_or_wait(vq, &s->elem);
 	if (ret <= 0)
 		return;
 	n = iov_read(s->elem.iov, s->elem.nout, 0, entries, sizeof(entries)) / sizeof(entries[0]);

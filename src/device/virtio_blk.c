@@ -492,17 +492,6 @@ static const struct virtio_ops blk_ops = {
 	.stopped = blk_stopped,
 };
 
-static void *io_thread(void *arg)
-{
-	struct virtio_blk *s = arg;
-	char name[16];
-
-	snprintf(name, sizeof(name), "io:%.11s", s->v.dev->id);
-	pthread_setname_np(pthread_self(), name);
-	loop_run(s->loop);
-	return NULL;
-}
-
 static void fill_config(struct virtio_blk *s)
 {
 	struct blk_config *c = &s->config;
@@ -588,10 +577,9 @@ static int blk_realize(struct device *d, struct err *err)
 	if (!ret)
 		ret = virtio_pci_realize(&o->proxy, &s->v, 0x010000, err);
 	if (!ret) {
-		ret = pthread_create(&s->thread, NULL, io_thread, s);
+		ret = virtio_thread_start(&s->v, "io", &s->thread, err);
 		if (!ret)
 			return 0;
-		ret = err_set_errno(err, ret, "cannot make an I/O thread");
 		virtio_pci_unrealize(d);
 	}
 	blk_destroy(s);
@@ -603,8 +591,7 @@ static void blk_unrealize(struct device *d)
 	struct virtio_blk *s = &((struct virtio_blk_pci *)d)->blk;
 
 	virtio_pci_unrealize(d); /* waits for what is in flight */
-	loop_quit(s->loop, 0);
-	pthread_join(s->thread, NULL);
+	virtio_thread_end(&s->v, s->thread);
 	blk_destroy(s);
 }
 

@@ -198,9 +198,7 @@ static size_t console_can_receive(void *opaque)
 	if (vq->enabled && virtio_may_run(&s->v) && is_open(p)) {
 		int ret;
 
-		do {
-			ret = virtq_pop(vq, &s->elem);
-		} while (!ret && virtq_wait(vq)); /* a kick follows, and with it accept() */
+		ret = virtq_pop_or_wait(vq, &s->elem); /* a kick follows, and with it accept() */
 		if (ret > 0) {
 			room = s->elem.in_len;
 			virtq_unpop(vq, &s->elem);
@@ -266,9 +264,7 @@ static void run_control_in(struct virtio_console *s)
 			size_t n;
 			int ret;
 
-			do {
-				ret = virtq_pop(vq, e);
-			} while (!ret && virtq_wait(vq));
+			ret = virtq_pop_or_wait(vq, e);
 			if (ret <= 0)
 				goto out;
 			make_message(p, what, &m);

@@ -406,34 +406,21 @@ static void make_mac(const struct device *d, uint8_t mac[6])
 	memcpy(mac, (const uint8_t[6]){ 0x52, 0x54, 0x00, h >> 16, h >> 8, h }, 6);
 }
 
-static void *net_thread(void *arg)
-{
-	struct virtio_net *s = arg;
-	char name[16];
-
-	snprintf(name, sizeof(name), "net:%.11s", s->v.dev->id);
-	pthread_setname_np(pthread_self(), name);
-	loop_run(s->own_loop);
-	return NULL;
-}
-
 /* Loop and thread of a back end that goes along. */
 static int start_thread(struct virtio_net *s, struct err *err)
 {
-	int ret = s->own_loop ? pthread_create(&s->thread, NULL, net_thread, s) : 0;
+	int ret = s->own_loop ? virtio_thread_start(&s->v, "net", &s->thread, err) : 0;
 
 	s->has_thread = s->own_loop && !ret;
-	return ret ? err_set_errno(err, ret, "cannot make an I/O thread") : 0;
+	return ret;
 }
 
 static void set_fronts(struct virtio_net *s, bool on);
 
 static void net_destroy(struct virtio_net *s)
 {
-	if (s->has_thread) {
-		loop_quit(s->own_loop, 0);
-		pthread_join(s->thread, NULL);
-	}
+	if (s->has_thread)
+		virtio_thread_end(&s->v, s->thread);
 	set_fronts(s, false);
 	net_forget_calls(s);
 	if (s->own_loop)

@@ -821,17 +821,6 @@ static const struct virtio_ops scsi_ops = {
 	.stopped = scsi_stopped,
 };
 
-static void *io_thread(void *arg)
-{
-	struct virtio_scsi *s = arg;
-	char name[16];
-
-	snprintf(name, sizeof(name), "io:%.11s", s->v.dev->id);
-	pthread_setname_np(pthread_self(), name);
-	loop_run(s->loop);
-	return NULL;
-}
-
 static void fill_config(struct virtio_scsi *s)
 {
 	s->config = (struct scsi_config){
@@ -875,10 +864,9 @@ static int scsi_realize(struct device *d, struct err *err)
 	if (!ret)
 		ret = virtio_pci_realize(&s->proxy, &s->v, 0x010000, err);
 	if (!ret) {
-		ret = pthread_create(&s->thread, NULL, io_thread, s);
+		ret = virtio_thread_start(&s->v, "io", &s->thread, err);
 		if (!ret)
 			return 0;
-		ret = err_set_errno(err, ret, "cannot make an I/O thread");
 		virtio_pci_unrealize(d);
 	}
 	scsi_destroy(s);
@@ -890,8 +878,7 @@ static void scsi_unrealize(struct device *d)
 	struct virtio_scsi *s = (struct virtio_scsi *)d;
 
 	virtio_pci_unrealize(d); /* waits for what is in flight */
-	loop_quit(s->loop, 0);
-	pthread_join(s->thread, NULL);
+	virtio_thread_end(&s->v, s->thread);
 	scsi_destroy(s);
 }
 

@@ -114,9 +114,7 @@ static bool put_packet(struct virtio_vsock *s, const struct vsock_header *h, con
 	size_t n;
 	int ret;
 
-	do {
-		ret = virtq_pop(vq, e);
-	} while (!ret && virtq_wait(vq));
+	ret = virtq_pop_or_wait(vq, e);
 	if (ret <= 0)
 		return false;
 	n = iov_write(e->iov + e->nout, e->nin, 0, h, sizeof(*h));
@@ -181,9 +179,7 @@ static bool move_data(struct conn *c)
 		if (!room)
 			return true;
 		/* How much the next buffer takes is known when it is there. */
-		do {
-			ret = virtq_pop(vq, &c->vsock->elem);
-		} while (!ret && virtq_wait(vq));
+		ret = virtq_pop_or_wait(vq, &c->vsock->elem);
 		if (ret <= 0) {
 			c->starved = true;
 			return false;
@@ -471,9 +467,7 @@ static void run_event(struct virtio_vsock *s)
 
 	if (!s->event_due || !vq->enabled || !virtio_may_run(&s->v))
 		return;
-	do {
-		ret = virtq_pop(vq, &s->elem);
-	} while (!ret && virtq_wait(vq));
+	ret = virtq_pop_or_wait(vq, &s->elem);
 	if (ret <= 0)
 		return;
 	virtq_push(vq, &s->elem, iov_write(s->elem.iov + s->elem.nout, s->elem.nin, 0, &event, sizeof(event)));
@@ -655,17 +649,6 @@ static const struct virtio_ops vsock_ops = {
 	.stopped = vsock_stopped,
 };
 
-static void *vsock_thread(void *arg)
-{
-	struct virtio_vsock *s = arg;
-	char name[16];
-
-	snprintf(name, sizeof(name), "vs:%.12s", s->v.dev->id);
-	pthread_setname_np(pthread_self(), name);
-	loop_run(s->loop);
-	return NULL;
-}
-
 static void vsock_destroy(struct virtio_vsock *s)
 {
 	while (s->conns)
@@ -708,10 +691,9 @@ static int vsock_realize(struct device *d, struct err *err)
 		ret = s->listen_watch ? virtio_pci_realize(&s->proxy, &s->v, 0x028000, err) : -ENOMEM;
 	}
 	if (!ret) {
-		ret = pthread_create(&s->thread, NULL, vsock_thread, s);
+		ret = virtio_thread_start(&s->v, "vs", &s->thread, err);
 		if (!ret)
 			return 0;
-		ret = err_set_errno(err, ret, "cannot make a thread");
 		virtio_pci_unrealize(d);
 	}
 	vsock_destroy(s);
@@ -723,8 +705,7 @@ static void vsock_unrealize(struct device *d)
 	struct virtio_vsock *s = (struct virtio_vsock *)d;
 
 	virtio_pci_unrealize(d);
-	loop_quit(s->loop, 0);
-	pthread_join(s->thread, NULL);
+	virtio_thread_end(&s->v, s->thread);
 	vsock_destroy(s);
 }
 

@@ -275,6 +275,16 @@ bool virtq_wait(struct virtqueue *vq)
 	return !layout(vq)->empty(vq);
 }
 
+int virtq_pop_or_wait(struct virtqueue *vq, struct virtq_elem *e)
+{
+	int ret;
+
+	do {
+		ret = virtq_pop(vq, e);
+	} while (!ret && virtq_wait(vq));
+	return ret;
+}
+
 void virtq_ignore(struct virtqueue *vq)
 {
 	if (!vq->enabled || vq->broken || !vq->waiting)

@@ -117,6 +117,8 @@ bool virtq_should_interrupt(struct virtqueue *vq);
 
 /* Ask for notifications. True: something is there already, and may come without one: pop again. */
 bool virtq_wait(struct virtqueue *vq);
+/* The next buffer as of virtq_pop(); if there is none, a notification follows when there is. */
+int virtq_pop_or_wait(struct virtqueue *vq, struct virtq_elem *e);
 /* No notifications, please, while the device is at it anyway. */
 void virtq_ignore(struct virtqueue *vq);
 /* Nothing to pop. True for a broken queue. */

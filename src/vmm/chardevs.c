@@ -175,13 +175,11 @@ static const char *backend_text(json_t *backend, char *text, size_t room, struct
 
 static json_t *cmd_add(struct vmm *v, json_t *args, struct err *err)
 {
-	const char *id = json_string_value(json_object_get(args, "id")), *backend;
+	const char *id = qmp_need_text(args, "id", err), *backend;
 	char text[512];
 
-	if (!id) {
-		err_set(err, EINVAL, "Parameter 'id' is missing or no string");
+	if (!id)
 		return NULL;
-	}
 	backend = backend_text(json_object_get(args, "backend"), text, sizeof(text), err);
 	return backend && vmm_chardev_new(v, id, backend, "chardev-add", err) ? json_object() : NULL;
 }

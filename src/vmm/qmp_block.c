@@ -7,30 +7,16 @@
 #include "device/disk.h"
 #include "vmm/vmm.h"
 
-static const char *need_text(json_t *args, const char *name, struct err *err)
-{
-	const char *text = json_string_value(json_object_get(args, name));
-
-	if (!text)
-		err_set(err, EINVAL, "Parameter '%s' is missing or no string", name);
-	return text;
-}
-
-static json_t *done(int ret)
-{
-	return ret ? NULL : json_object();
-}
-
 static json_t *cmd_add(struct vmm *v, json_t *args, struct err *err)
 {
-	return done(vmm_node_add(v, args, err));
+	return qmp_done(vmm_node_add(v, args, err));
 }
 
 static json_t *cmd_del(struct vmm *v, json_t *args, struct err *err)
 {
-	const char *name = need_text(args, "node-name", err);
+	const char *name = qmp_need_text(args, "node-name", err);
 
-	return name ? done(vmm_node_del(v, name, err)) : NULL;
+	return name ? qmp_done(vmm_node_del(v, name, err)) : NULL;
 }
 
 /* ---- Queries -------------------------------------------------------------------- */
@@ -239,7 +225,7 @@ static json_t *cmd_resize(struct vmm *v, json_t *args, struct err *err)
 	}
 	p = user_of(v, n);
 	ret = p ? disk_resize(p->dev, size, err) : block_resize(n->block, size, err);
-	return done(ret);
+	return qmp_done(ret);
 }
 
 static json_t *cmd_throttle(struct vmm *v, json_t *args, struct err *err)
@@ -260,7 +246,7 @@ static json_t *cmd_throttle(struct vmm *v, json_t *args, struct err *err)
 	if (take_limits(args, &l, &any, err))
 		return NULL;
 	/* QEMU's default: the device is its group's only member. */
-	return done(block_set_throttle(p->node->block, any ? group ? group : id : NULL, any ? &l : NULL, err));
+	return qmp_done(block_set_throttle(p->node->block, any ? group ? group : id : NULL, any ? &l : NULL, err));
 }
 
 const struct qmp_command qmp_block_commands[] = {

@@ -10,9 +10,18 @@
 
 static const struct qmp_command *const tables[] = { qmp_commands, qmp_block_commands, qmp_chardev_commands, qmp_tray_commands, qmp_device_commands, qmp_fd_commands };
 
-static json_t *done(void)
+const char *qmp_need_text(json_t *args, const char *name, struct err *err)
 {
-	return json_object();
+	const char *text = json_string_value(json_object_get(args, name));
+
+	if (!text)
+		err_set(err, EINVAL, "Parameter '%s' is missing or no string", name);
+	return text;
+}
+
+json_t *qmp_done(int ret)
+{
+	return ret ? NULL : json_object();
 }
 
 static json_t *cmd_capabilities(struct vmm *v, json_t *args, struct err *err)
@@ -23,7 +32,7 @@ static json_t *cmd_capabilities(struct vmm *v, json_t *args, struct err *err)
 		err_set(err, EINVAL, "Keel offers no QMP capability: 'enable' must be an empty array");
 		return NULL;
 	}
-	return done();
+	return qmp_done(0);
 }
 
 static json_t *cmd_version(struct vmm *v, json_t *args, struct err *err)
@@ -102,29 +111,29 @@ static json_t *cmd_commands(struct vmm *v, json_t *args, struct err *err)
 static json_t *cmd_stop(struct vmm *v, json_t *args, struct err *err)
 {
 	vmm_stop(v);
-	return done();
+	return qmp_done(0);
 }
 
 static json_t *cmd_cont(struct vmm *v, json_t *args, struct err *err)
 {
-	return vmm_cont(v, err) ? NULL : done();
+	return qmp_done(vmm_cont(v, err));
 }
 
 static json_t *cmd_reset(struct vmm *v, json_t *args, struct err *err)
 {
-	return vmm_reset(v, false, err) ? NULL : done();
+	return qmp_done(vmm_reset(v, false, err));
 }
 
 static json_t *cmd_powerdown(struct vmm *v, json_t *args, struct err *err)
 {
 	vmm_powerdown(v);
-	return done();
+	return qmp_done(0);
 }
 
 static json_t *cmd_quit(struct vmm *v, json_t *args, struct err *err)
 {
 	vmm_quit(v, VMM_OFF, false, "host-qmp-quit");
-	return done();
+	return qmp_done(0);
 }
 
 static json_t *cmd_balloon(struct vmm *v, json_t *args, struct err *err)
@@ -140,7 +149,7 @@ static json_t *cmd_balloon(struct vmm *v, json_t *args, struct err *err)
 		return NULL;
 	}
 	virtio_balloon_set(v->balloon, json_integer_value(value));
-	return done();
+	return qmp_done(0);
 }
 
 static json_t *cmd_query_balloon(struct vmm *v, json_t *args, struct err *err)
@@ -154,14 +163,13 @@ static json_t *cmd_query_balloon(struct vmm *v, json_t *args, struct err *err)
 
 static json_t *cmd_hmp(struct vmm *v, json_t *args, struct err *err)
 {
-	json_t *line = json_object_get(args, "command-line"), *text;
+	const char *line = qmp_need_text(args, "command-line", err);
+	json_t *text;
 	char *out;
 
-	if (!json_is_string(line)) {
-		err_set(err, EINVAL, "Parameter 'command-line' is missing or no string");
+	if (!line)
 		return NULL;
-	}
-	out = hmp_run(v, json_string_value(line), err);
+	out = hmp_run(v, line, err);
 	text = out ? json_string(out) : NULL;
 	free(out);
 	return text;

@@ -11,20 +11,6 @@
 
 #define PAIRS 64
 
-static const char *need_text(json_t *args, const char *name, struct err *err)
-{
-	const char *text = json_string_value(json_object_get(args, name));
-
-	if (!text)
-		err_set(err, EINVAL, "Parameter '%s' is missing or no string", name);
-	return text;
-}
-
-static json_t *done(int ret)
-{
-	return ret ? NULL : json_object();
-}
-
 /* Properties arrive as JSON values, and are text as on the command line. */
 static int pair_from(const char *key, json_t *value, struct option_pair *pair, struct err *err)
 {
@@ -46,7 +32,7 @@ static int pair_from(const char *key, json_t *value, struct option_pair *pair, s
 
 static json_t *cmd_device_add(struct vmm *v, json_t *args, struct err *err)
 {
-	const char *driver = need_text(args, "driver", err), *key;
+	const char *driver = qmp_need_text(args, "driver", err), *key;
 	struct option_pair pairs[PAIRS] = { 0 };
 	int n = 0, ret = 0;
 	json_t *value;
@@ -67,33 +53,33 @@ static json_t *cmd_device_add(struct vmm *v, json_t *args, struct err *err)
 	if (!ret)
 		ret = vmm_plug(v, driver, pairs, n, err);
 	options_split_free(pairs, n < PAIRS ? n + 1 : n);
-	return done(ret);
+	return qmp_done(ret);
 }
 
 static json_t *cmd_device_del(struct vmm *v, json_t *args, struct err *err)
 {
-	const char *id = need_text(args, "id", err);
+	const char *id = qmp_need_text(args, "id", err);
 	const char *base = id && !strncmp(id, "/machine/peripheral/", 20) ? id + 20 : id;
 
-	return id ? done(vmm_unplug(v, base, err)) : NULL;
+	return id ? qmp_done(vmm_unplug(v, base, err)) : NULL;
 }
 
 static json_t *cmd_netdev_add(struct vmm *v, json_t *args, struct err *err)
 {
-	return done(vmm_net_add(v, args, err));
+	return qmp_done(vmm_net_add(v, args, err));
 }
 
 static json_t *cmd_netdev_del(struct vmm *v, json_t *args, struct err *err)
 {
-	const char *id = need_text(args, "id", err);
+	const char *id = qmp_need_text(args, "id", err);
 
-	return id ? done(vmm_net_del(v, id, err)) : NULL;
+	return id ? qmp_done(vmm_net_del(v, id, err)) : NULL;
 }
 
 /* By the name of the network or of its card, as QEMU's. */
 static json_t *cmd_set_link(struct vmm *v, json_t *args, struct err *err)
 {
-	const char *name = need_text(args, "name", err);
+	const char *name = qmp_need_text(args, "name", err);
 	struct vmm_net *net = name ? vmm_net_find(v, name) : NULL;
 	struct vmm_plug *p = net ? net->user : name ? vmm_plug_find(v, name) : NULL;
 

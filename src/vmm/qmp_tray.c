@@ -7,11 +7,6 @@
 #include "device/disk.h"
 #include "vmm/vmm.h"
 
-static json_t *done(int ret)
-{
-	return ret ? NULL : json_object();
-}
-
 static const char *drive_name(const struct vmm_plug *p)
 {
 	return p->node && p->node->own ? p->node->name : "";
@@ -79,14 +74,14 @@ static json_t *cmd_open(struct vmm *v, json_t *args, struct err *err)
 {
 	struct vmm_plug *p = drive(v, args, err);
 
-	return p ? done(move_tray(v, p, true, json_is_true(json_object_get(args, "force")), err)) : NULL;
+	return p ? qmp_done(move_tray(v, p, true, json_is_true(json_object_get(args, "force")), err)) : NULL;
 }
 
 static json_t *cmd_close(struct vmm *v, json_t *args, struct err *err)
 {
 	struct vmm_plug *p = drive(v, args, err);
 
-	return p ? done(move_tray(v, p, false, false, err)) : NULL;
+	return p ? qmp_done(move_tray(v, p, false, false, err)) : NULL;
 }
 
 static json_t *cmd_remove(struct vmm *v, json_t *args, struct err *err)
@@ -119,7 +114,7 @@ static json_t *cmd_insert(struct vmm *v, json_t *args, struct err *err)
 		err_set(err, EBUSY, p->node ? "There already is a medium in device '%s'" : "Tray of device '%s' is not open", p->dev->id);
 		return NULL;
 	}
-	return done(insert_medium(v, p, n, err));
+	return qmp_done(insert_medium(v, p, n, err));
 }
 
 static json_t *cmd_eject(struct vmm *v, json_t *args, struct err *err)
@@ -162,7 +157,7 @@ static json_t *cmd_change(struct vmm *v, json_t *args, struct err *err)
 	remove_medium(v, p);
 	if (insert_medium(v, p, n, err))
 		return NULL;
-	return done(move_tray(v, p, false, false, err));
+	return qmp_done(move_tray(v, p, false, false, err));
 }
 
 const struct qmp_command qmp_tray_commands[] = {

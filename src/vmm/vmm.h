@@ -79,6 +79,9 @@ struct qmp_command {
 	json_t *(*run)(struct vmm *v, json_t *args, struct err *err);
 };
 const struct qmp_command *qmp_command_find(const char *name);
+/* For commands: an argument that must be a string, or NULL with err set; and the answer of one that has none to give. */
+const char *qmp_need_text(json_t *args, const char *name, struct err *err);
+json_t *qmp_done(int ret);
 /* Tables end with name == NULL. */
 extern const struct qmp_command qmp_commands[], qmp_block_commands[], qmp_chardev_commands[], qmp_tray_commands[], qmp_device_commands[], qmp_fd_commands[];
 /* The descriptor that came with the command now running; the caller's. -1: none came. */
