@@ -340,6 +340,24 @@ static int write_directory(struct qcow2 *q, struct err *err)
 	return 0;
 }
 
+/* The bitmap's table and bits as they lie on the disk now. */
+static int remember_data(struct qcow2 *q, struct qcow2_bitmap *b, struct old *old, struct err *err)
+{
+	uint64_t *table = NULL;
+	int ret;
+
+	if (!b->table_offset)
+		return 0;
+	ret = remember(old, b->table_offset, b->table_size * 8, NULL, err);
+	if (!ret)
+		ret = read_table(q, b, &table, err);
+	for (uint64_t i = 0; !ret && i < b->table_size; i++)
+		if (table[i] & Q_OFFSET)
+			ret = remember(old, table[i] & Q_OFFSET, q->cluster_size, NULL, err);
+	free(table);
+	return ret;
+}
+
 /* All that changed goes to the disk; what `old` lists, and what those had, becomes free. */
 static int store(struct qcow2 *q, struct old *old, struct err *err)
 {
@@ -349,20 +367,11 @@ static int store(struct qcow2 *q, struct old *old, struct err *err)
 		ret = remember(old, q->bitmap_dir, q->bitmap_dir_size, NULL, err);
 	for (unsigned i = 0; !ret && i < q->nbitmaps; i++) {
 		struct qcow2_bitmap *b = &q->bitmaps[i];
-		uint64_t *table = NULL;
 
 		b->flags &= ~(b->changed && b->bits ? FLAG_IN_USE : 0);
 		if (!b->changed || !b->bits)
 			continue;
-		if (b->table_offset) {
-			ret = remember(old, b->table_offset, b->table_size * 8, NULL, err);
-			if (!ret)
-				ret = read_table(q, b, &table, err);
-			for (uint64_t j = 0; !ret && j < b->table_size; j++)
-				if (table[j] & Q_OFFSET)
-					ret = remember(old, table[j] & Q_OFFSET, q->cluster_size, NULL, err);
-			free(table);
-		}
+		ret = remember_data(q, b, old, err);
 		if (!ret)
 			ret = write_bits(q, b, err);
 	}
@@ -574,18 +583,8 @@ int qcow2_bitmap_add(struct qcow2 *q, const char *name, unsigned granularity, bo
 
 static int drop(struct qcow2 *q, struct qcow2_bitmap *b, struct old *old, struct err *err)
 {
-	uint64_t *table = NULL;
-	int ret = 0;
+	int ret = remember_data(q, b, old, err);
 
-	if (b->table_offset) {
-		ret = remember(old, b->table_offset, b->table_size * 8, NULL, err);
-		if (!ret)
-			ret = read_table(q, b, &table, err);
-		for (uint64_t i = 0; !ret && i < b->table_size; i++)
-			if (table[i] & Q_OFFSET)
-				ret = remember(old, table[i] & Q_OFFSET, q->cluster_size, NULL, err);
-		free(table);
-	}
 	if (ret)
 		return ret;
 	forget(b);

@@ -380,16 +380,22 @@ static int delete (struct qcow2 *q, unsigned i, struct err *err)
 	return ret;
 }
 
+/* Snapshot `i` is there, and all that is known of the image is on the disk. */
+static int settle(struct qcow2 *q, unsigned i, struct err *err)
+{
+	int ret = check_possible(q, err);
+
+	if (!ret && i >= q->h.nb_snapshots)
+		ret = err_set(err, ENOENT, "%s has no snapshot %u", q->path, i);
+	return ret ? ret : qcow2_do_flush(q, err);
+}
+
 int qcow2_snapshot_delete(struct qcow2 *q, unsigned i, struct err *err)
 {
 	int ret;
 
 	qcow2_exclusive_begin(q);
-	ret = check_possible(q, err);
-	if (!ret && i >= q->h.nb_snapshots)
-		ret = err_set(err, ENOENT, "%s has no snapshot %u", q->path, i);
-	if (!ret)
-		ret = qcow2_do_flush(q, err);
+	ret = settle(q, i, err);
 	if (!ret)
 		ret = delete (q, i, err);
 	if (!ret)
@@ -479,11 +485,7 @@ int qcow2_snapshot_apply(struct qcow2 *q, unsigned i, struct err *err)
 	int ret;
 
 	qcow2_exclusive_begin(q);
-	ret = check_possible(q, err);
-	if (!ret && i >= q->h.nb_snapshots)
-		ret = err_set(err, ENOENT, "%s has no snapshot %u", q->path, i);
-	if (!ret)
-		ret = qcow2_do_flush(q, err);
+	ret = settle(q, i, err);
 	if (!ret)
 		ret = apply(q, &q->snapshots[i], err);
 	if (!ret)

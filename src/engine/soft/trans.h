@@ -216,6 +216,8 @@ enum { STUB_HANDLER, STUB_MISS, STUB_WRITTEN, STUB_VEC, STUB_EXIT, STUB_INDIRECT
 /* trans_insn.c */
 void trans_insn_emit(struct trans *t, const struct trans_form *f);
 void trans_handler_emit(struct trans *t);
+/* A value in T1 that is not canonical is the handler's. Clobbers T2 and the host's flags. */
+void trans_canonical(struct trans *t);
 void trans_flags_save(struct trans *t);
 void trans_flags_load(struct trans *t);
 /* T1 holds a linear address: make it a host address; the rest of the way is out of line. Clobbers the host's flags. */

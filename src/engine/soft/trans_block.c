@@ -153,13 +153,7 @@ static void branch_emit(struct trans *t, const struct trans_form *f)
 	case K_CALL_IND:
 		target_in(t);
 		/* A non-canonical target faults before the push. */
-		op_rr(t, 0x8b | OP_W, T2, T1);
-		op_rr(t, 0xc1 | OP_W, 4, T2);
-		e8(t, 16);
-		op_rr(t, 0xc1 | OP_W, 7, T2);
-		e8(t, 16);
-		op_rr(t, 0x3b | OP_W, T2, T1);
-		trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
+		trans_canonical(t);
 		op_v(t, 0x89 | OP_W, T1, TMEM(xl.tmp[0]));
 		push_return(t);
 		op_v(t, 0x8b | OP_W, T1, TMEM(xl.tmp[0]));

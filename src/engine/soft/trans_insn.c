@@ -72,10 +72,21 @@ struct trans_stub *trans_stub_add(struct trans *t, unsigned kind, uint8_t *from)
 	return s;
 }
 
-/* The register itself, or `temp` with its value. */
-static unsigned reg_in(struct trans *t, unsigned n, unsigned temp)
+void trans_canonical(struct trans *t)
 {
-	unsigned h = host_reg(n);
+	op_rr(t, 0x8b | OP_W, T2, T1);
+	op_rr(t, 0xc1 | OP_W, 4, T2);
+	e8(t, 16);
+	op_rr(t, 0xc1 | OP_W, 7, T2);
+	e8(t, 16);
+	op_rr(t, 0x3b | OP_W, T2, T1);
+	trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
+}
+
+/* A narrow write keeps the rest of the register. */
+static unsigned operand_in(struct trans *t, unsigned n, unsigned role, unsigned size, unsigned temp)
+{
+	unsigned h = trans_high_byte(t->insn, n, size) ? n : host_reg(n);
 
 	if (h != H_NONE)
 		return h;
@@ -83,8 +94,15 @@ static unsigned reg_in(struct trans *t, unsigned n, unsigned temp)
 		t->in_t1 = 0;
 	else
 		t->in_t2 = 0;
-	op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
+	if (role & ROLE_R || size < 4)
+		op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
 	return temp;
+}
+
+/* The register itself, or `temp` with its value. */
+static unsigned reg_in(struct trans *t, unsigned n, unsigned temp)
+{
+	return operand_in(t, n, ROLE_R, 8, temp);
 }
 
 /* The memory operand's address plus `more` (0, or an operand near its base). Clobbers T1 and T2. */
@@ -309,22 +327,6 @@ static void immediate(struct trans *t)
 
 	for (unsigned n = 0; n < i->has_imm; n++)
 		e8(t, i->bytes[i->len - i->has_imm + n]);
-}
-
-/* A narrow write keeps the rest of the register. */
-static unsigned operand_in(struct trans *t, unsigned n, unsigned role, unsigned size, unsigned temp)
-{
-	unsigned h = trans_high_byte(t->insn, n, size) ? n : host_reg(n);
-
-	if (h != H_NONE)
-		return h;
-	if (temp == T1)
-		t->in_t1 = 0;
-	else
-		t->in_t2 = 0;
-	if (role & ROLE_R || size < 4)
-		op_v(t, 0x8b | OP_W, temp, gpr_disp(n));
-	return temp;
 }
 
 static void operand_out(struct trans *t, unsigned n, unsigned role, unsigned temp)

@@ -301,15 +301,8 @@ static void segment_base_emit(struct trans *t, bool write)
 		op_v(t, 0x8b | (wide ? OP_W : 0), T1, gpr_disp(i->rm));
 	else
 		op_rr(t, 0x8b | (wide ? OP_W : 0), T1, host_reg(i->rm));
-	if (wide) { /* canonical? */
-		op_rr(t, 0x8b | OP_W, T2, T1);
-		op_rr(t, 0xc1 | OP_W, 4, T2);
-		e8(t, 16);
-		op_rr(t, 0xc1 | OP_W, 7, T2);
-		e8(t, 16);
-		op_rr(t, 0x3b | OP_W, T2, T1);
-		handler_if(t, 5);
-	}
+	if (wide)
+		trans_canonical(t);
 	op_v(t, 0x89 | OP_W, T1, base);
 }
 

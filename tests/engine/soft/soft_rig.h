@@ -317,3 +317,27 @@ static inline void rig_kick_self(struct rig *r, uint16_t port, uint32_t value)
 	if (port == 0xf4)
 		vcpu_kick(&soft_current->vcpu);
 }
+
+/* A test's fixture: `cpus` vCPUs whose guest code ends by OUT to 0xf4. */
+static inline int rig_setup(void **state, unsigned cpus)
+{
+	struct rig *r = rig_new(cpus);
+
+	r->on_pio = rig_kick_self;
+	*state = r;
+	return 0;
+}
+
+static inline int rig_teardown(void **state)
+{
+	rig_free(*state);
+	return 0;
+}
+
+static inline void rig_run_one(struct rig *r)
+{
+	struct err err = ERR_INIT;
+
+	if (vcpu_run(r->vcpu[0], &err) != VCPU_EXIT_KICK)
+		fail_msg("%s", err_msg(&err));
+}

@@ -9,22 +9,7 @@
 
 static int setup(void **state)
 {
-	struct rig *r = rig_new(4);
-
-	r->on_pio = rig_kick_self;
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	rig_free(*state);
-	return 0;
-}
-
-static void run_one(struct rig *r)
-{
-	assert_int_equal(vcpu_run(r->vcpu[0], NULL), VCPU_EXIT_KICK);
+	return rig_setup(state, 4);
 }
 
 static void *job_run(void *opaque)
@@ -54,7 +39,7 @@ static void own_block(void **state)
 			   "1: mov %cl, 2f+1(%rip); 2: mov $0, %al; movzbl %al, %eax; add %eax, %ebx; dec %ecx; jnz 1b;"
 			   "out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_own);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 5050);
 }
 
@@ -80,7 +65,7 @@ static void own_block_stores(void **state)
 		 "out %al, $0xf4; 9: mov $0, %eax; ret");
 	rig_load(r, RIG_CODE, blob_stores);
 	r->v->cr4 |= 0x600;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 0x11 + 0x12 + 0x13 + 0x14 + 0x15 + 0x16 + 0x17 + 0x18 + 0x19 + 0x1d);
 }
 
@@ -96,7 +81,7 @@ static void aliased(void **state)
 			     "1: mov %cl, (%rdi); 2: mov $0, %al; movzbl %al, %eax; add %eax, %ebx; dec %ecx; jnz 1b;"
 			     "out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_alias);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 5050);
 }
 
@@ -111,7 +96,7 @@ static void data_beside_code(void **state)
 	rig_load(r, RIG_CODE, blob_beside);
 	assert_true(blob_beside_end - blob_beside <= 0x38);
 	before = decoded(r);
-	run_one(r);
+	rig_run_one(r);
 	assert_in_range(decoded(r) - before, 1, 6);
 	assert_int_equal(*rig_q(r, 0x10038), 100000);
 	assert_int_equal(*rig_q(r, 0x10080), 100000);
@@ -128,7 +113,7 @@ static void flag_goes_away(void **state)
 			     "rep stosq; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_clear);
 	rig_put(r, 0x12000, "\xc3", 1);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->e->page_flags[0x12], 0);
 	assert_int_equal(r->e->page_flags[RIG_CODE >> 12], PAGE_HAS_CODE);
 }
@@ -167,7 +152,7 @@ static void second_page_remapped(void **state)
 			     "call *%rdx; add %rax, %rbx; movq $0x401003, 0x8008; invlpg 2(%rdx);"
 			     "dec %ecx; jnz 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_remap);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 50 * 0x101 + 50 * 0x201);
 }
 
@@ -182,7 +167,7 @@ static void second_page_written(void **state)
 	RIG_BLOB(blob_second, "xor %ebx, %ebx; mov $100, %ecx; mov $0x40000ffe, %edx;"
 			      "1: mov %cl, 0x401000; call *%rdx; add %rax, %rbx; dec %ecx; jnz 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_second);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 5050 << 8);
 }
 
@@ -197,7 +182,7 @@ static void same_frame_twice(void **state)
 	RIG_BLOB(blob_twice, "xor %ebx, %ebx; mov $100, %ecx; mov $0x40000ffe, %edx;"
 			     "1: mov %cl, 0x400000; call *%rdx; add %rax, %rbx; dec %ecx; jnz 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_twice);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 5050 << 8);
 }
 
@@ -216,7 +201,7 @@ static void second_page_absent(void **state)
 	rig_load(r, RIG_CODE, blob_absent);
 	rig_load(r, RIG_CODE + 0x1000, blob_fetch_pf);
 	rig_gate(r, 14, RIG_CODE + 0x1000);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 0x40001000);
 	assert_int_equal(r->v->gpr[R_SI], 0x40000ffe);
 	assert_int_equal(r->v->gpr[R_AX] & 0xffffff00, 0x100); /* OUT changes nothing */
@@ -237,7 +222,7 @@ static void code_page_remapped(void **state)
 			    "call *%rdx; add %rax, %rbx; movq $0x400003, 0x8000; mov %cr3, %rsi; mov %rsi, %cr3;"
 			    "dec %ecx; jnz 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_page);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 150);
 }
 
@@ -256,7 +241,7 @@ static void large_code_page_remapped(void **state)
 			     "call *%rdx; add %rax, %rbx; movq $0x400083, 0x7000; invlpg 0x1ff000(%rdx);"
 			     "dec %ecx; jnz 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_large);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 150);
 }
 
@@ -268,18 +253,18 @@ static void mode_is_part_of_the_key(void **state)
 
 	rig_start(r, 0);
 	rig_put(r, RIG_CODE, code, sizeof(code));
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_AX], 1);
 	rig_mode(r->v, RIG_NONE, 0, 0, 0);
 	r->v->rip = r->v->next_rip = RIG_CODE;
 	r->v->gpr[R_AX] = 5;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_AX], 5);
 	r->v->rip = r->v->next_rip = RIG_CODE;
 	r->v->seg[SEG_CS].attr &= ~SEG_ATTR_DB;
 	soft_update_mode(r->v);
 	r->v->gpr[R_AX] = 0xffff0000;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_AX], 0xffff0000);
 }
 
@@ -393,7 +378,7 @@ static void cache_full(void **state)
 	rig_start(r, 0);
 	fill_with_code(r);
 	rig_load(r, RIG_CODE, blob_long);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_AX], LONG_BYTES / 3);
 	assert_int_equal(r->v->gpr[R_BX], 0);
 }
@@ -437,7 +422,7 @@ static void cache_full_smp(void **state)
 	assert_int_equal(soft_vcpu(r->vcpu[3])->gpr[R_BX], 8);
 	/* And it all still works. */
 	rig_start(r, 0);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 0);
 }
 
@@ -465,7 +450,7 @@ static void flushed_while_running(void **state)
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, rig_teardown)
 	const struct CMUnitTest tests[] = {
 		T(own_block), T(own_block_stores), T(aliased), T(data_beside_code), T(flag_goes_away), T(second_page_remapped),
 		T(second_page_written), T(same_frame_twice), T(second_page_absent), T(code_page_remapped), T(large_code_page_remapped),

@@ -21,17 +21,7 @@
 
 static int setup(void **state)
 {
-	struct rig *r = rig_new(1);
-
-	r->on_pio = rig_kick_self;
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	rig_free(*state);
-	return 0;
+	return rig_setup(state, 1);
 }
 
 static void start(struct rig *r, unsigned cpu)
@@ -45,11 +35,6 @@ static void start(struct rig *r, unsigned cpu)
 static void map(struct rig *r, unsigned n, uint64_t gpa, uint64_t bits)
 {
 	*rig_q(r, WINDOW_PT + 8 * n) = gpa | bits;
-}
-
-static void run_one(struct rig *r)
-{
-	assert_int_equal(vcpu_run(r->vcpu[0], NULL), VCPU_EXIT_KICK);
 }
 
 /* Faults leave their error code in R12, the address of the instruction in R13, CR2 in R14 and RSP in R11, and go on at RBP. */
@@ -99,7 +84,7 @@ static void into_an_absent_page(void **state)
 	map(r, 0, 0x500000, P | W);
 	map(r, 1, 0, 0);
 	rig_put(r, 0x500ff0, up_to, sizeof(up_to));
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_BX], 2);
 	assert_int_equal(r->v->gpr[R_13], WINDOW + 0x1000);
@@ -108,7 +93,7 @@ static void into_an_absent_page(void **state)
 
 	LOOP(r, blob_edge);
 	rig_put(r, 0x500ff0, across, sizeof(across));
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_BX], 1);
 	assert_int_equal(r->v->gpr[R_13], WINDOW + 0xffc);
@@ -116,7 +101,7 @@ static void into_an_absent_page(void **state)
 
 	LOOP(r, blob_edge);
 	rig_put(r, 0x500ff0, branch, sizeof(branch));
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_BX], 1);
 	assert_int_equal(r->v->gpr[R_13], WINDOW + 0x1017);
@@ -136,7 +121,7 @@ static void crossing_into_changing_pages(void **state)
 	rig_put(r, 0x500ffe, "\x81\xc3", 2); /* add $imm32, %ebx; jmp *%rbp */
 	rig_put(r, 0x502000, "\x01\x00\x00\x00\xff\xe5", 6);
 	rig_put(r, 0x503000, "\x00\x01\x00\x00\xff\xe5", 6);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], TIMES / 2 * 0x101);
 }
 
@@ -153,7 +138,7 @@ static void stack_ends(void **state)
 
 	LOOP(r, blob_push);
 	*rig_q(r, 0x3000 + 8 * ((WINDOW >> 21) - 1)) = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_12], 2);
 	assert_int_equal(r->v->gpr[R_14], WINDOW - 8);
@@ -161,13 +146,13 @@ static void stack_ends(void **state)
 
 	LOOP(r, blob_call);
 	*rig_q(r, 0x3000 + 8 * ((WINDOW >> 21) - 1)) = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_14], WINDOW - 8);
 	assert_int_equal(r->v->gpr[R_11], WINDOW);
 
 	LOOP(r, blob_hole);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_12], 0);
 	assert_int_equal(r->v->gpr[R_11], (1ull << 47) + 8);
@@ -175,7 +160,7 @@ static void stack_ends(void **state)
 	LOOP(r, blob_split); /* across two pages that do not lie together */
 	map(r, 0, 0x500000, P | W);
 	map(r, 1, 0x510000, P | W);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_DX], 1);
 	assert_int_equal(r->v->gpr[R_SP], WINDOW + 0x1004);
 }
@@ -193,14 +178,14 @@ static void long_and_undefined(void **state)
 			  "5: dec %ecx; jnz 1b; out %al, $0xf4");
 
 	LOOP(r, blob_long);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES);
 	assert_int_equal(r->v->gpr[R_BX], 2 * TIMES); /* 15 bytes are an instruction, 16 are #GP(0) */
 	assert_int_equal(r->v->gpr[R_12], 0);
 
 	LOOP(r, blob_ud);
 	r->v->gpr[R_BX] = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, RIG_DATA), 4 * TIMES);
 	assert_int_equal(r->v->gpr[R_BX], TIMES);
 }
@@ -214,7 +199,7 @@ static void into_the_middle(void **state)
 	RIG_BLOB(blob_middle, "mov $200, %ecx; xor %ebx, %ebx; 1: lea 3f(%rip), %rax; test $1, %cl; jz 2f; add $1, %rax; 2: jmp *%rax;"
 			      "3: .byte 0xb8, 0xff, 0xc3, 0x90, 0x90; dec %ecx; jnz 1b; out %al, $0xf4");
 	LOOP(r, blob_middle);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], TIMES / 2);
 }
 
@@ -236,7 +221,7 @@ static void code_in_a_device(void **state)
 	map(r, 0, 0x4000000, P | W);
 	r->mmio_byte = device_code;
 	r->mmio_reads = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], TIMES);
 	assert_int_equal(r->mmio_reads, 4 * TIMES); /* nothing of it is kept */
 	assert_null(block_find(r->e, 0x4000000, BLOCK_ONE_PAGE, MODE_64));
@@ -255,7 +240,7 @@ static void code_in_rom(void **state)
 	LOOP(r, blob_rom);
 	map(r, 0, 0x4000000, P | W);
 	r->mmio_writes = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], TIMES);
 	assert_int_equal(r->mmio_writes, TIMES);
 	assert_int_equal(rom[1], 0xc3);
@@ -280,7 +265,7 @@ static void remapped_code(void **state)
 		map(r, 0, 0x502000, P | W);
 		rig_put(r, 0x502000, "\x83\xc3\x01\xc3", 4); /* add $1, %ebx; ret */
 		rig_put(r, 0x503000, "\x83\xc3\x10\xc3", 4);
-		run_one(r);
+		rig_run_one(r);
 		assert_int_equal(r->v->gpr[R_BX], TIMES / 2 * 0x11);
 	}
 }
@@ -294,7 +279,7 @@ static void nx_flips(void **state)
 	LOOP(r, blob_nx);
 	map(r, 0, 0x502000, P | W);
 	rig_put(r, 0x502000, "\xff\xc3\xff\xe5", 4);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], TIMES / 2);
 	assert_int_equal(*rig_d(r, RIG_DATA), TIMES / 2);
 	assert_int_equal(r->v->gpr[R_12], 0x11);
@@ -313,7 +298,7 @@ static void aliases(void **state)
 	map(r, 3, 0x502000, P | W);
 	map(r, 5, 0x502000, P | W);
 	rig_put(r, 0x502000, "\x83\xc3\x00\x48\x8d\x15\x00\x00\x00\x00\xc3", 11); /* add $0, %ebx; lea 0(%rip), %rdx; ret */
-	run_one(r);
+	rig_run_one(r);
 	{
 		uint32_t sum = 0;
 
@@ -354,7 +339,7 @@ static void code_without_end(void **state)
 	for (uint64_t at = 0x400000; at < RIG_RAM; at += 4096)
 		r->ram[at] = 0x90;
 	before = resident();
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 4 * 2 * (0x1800000 / 16));
 	if (resident() > before + (40u << 20))
 		fail_msg("%zu MiB more than before", (resident() - before) >> 20);
@@ -364,11 +349,7 @@ static void code_without_end(void **state)
 
 static int setup2(void **state)
 {
-	struct rig *r = rig_new(2);
-
-	r->on_pio = rig_kick_self;
-	*state = r;
-	return 0;
+	return rig_setup(state, 2);
 }
 
 static void *cpu_thread(void *vcpu)
@@ -382,7 +363,7 @@ static void run_both(struct rig *r)
 	void *exit;
 
 	pthread_create(&other, NULL, cpu_thread, r->vcpu[1]);
-	run_one(r);
+	rig_run_one(r);
 	pthread_join(other, &exit);
 	assert_int_equal((uintptr_t)exit, VCPU_EXIT_KICK);
 }
@@ -483,21 +464,21 @@ static void store_buffers(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(into_an_absent_page, setup, teardown),
-		cmocka_unit_test_setup_teardown(crossing_into_changing_pages, setup, teardown),
-		cmocka_unit_test_setup_teardown(stack_ends, setup, teardown),
-		cmocka_unit_test_setup_teardown(long_and_undefined, setup, teardown),
-		cmocka_unit_test_setup_teardown(into_the_middle, setup, teardown),
-		cmocka_unit_test_setup_teardown(code_in_a_device, setup, teardown),
-		cmocka_unit_test_setup_teardown(code_in_rom, setup, teardown),
-		cmocka_unit_test_setup_teardown(remapped_code, setup, teardown),
-		cmocka_unit_test_setup_teardown(nx_flips, setup, teardown),
-		cmocka_unit_test_setup_teardown(aliases, setup, teardown),
-		cmocka_unit_test_setup_teardown(code_without_end, setup, teardown),
-		cmocka_unit_test_setup_teardown(written_by_another, setup2, teardown),
-		cmocka_unit_test_setup_teardown(told_by_another, setup2, teardown),
-		cmocka_unit_test_setup_teardown(locks_and_messages, setup2, teardown),
-		cmocka_unit_test_setup_teardown(store_buffers, setup2, teardown),
+		cmocka_unit_test_setup_teardown(into_an_absent_page, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(crossing_into_changing_pages, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(stack_ends, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(long_and_undefined, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(into_the_middle, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(code_in_a_device, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(code_in_rom, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(remapped_code, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(nx_flips, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(aliases, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(code_without_end, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(written_by_another, setup2, rig_teardown),
+		cmocka_unit_test_setup_teardown(told_by_another, setup2, rig_teardown),
+		cmocka_unit_test_setup_teardown(locks_and_messages, setup2, rig_teardown),
+		cmocka_unit_test_setup_teardown(store_buffers, setup2, rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,25 +9,7 @@
 
 static int setup(void **state)
 {
-	struct rig *r = rig_new(1);
-
-	r->on_pio = rig_kick_self;
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	rig_free(*state);
-	return 0;
-}
-
-static void run_one(struct rig *r)
-{
-	struct err err = ERR_INIT;
-
-	if (vcpu_run(r->vcpu[0], &err) != VCPU_EXIT_KICK)
-		fail_msg("%s", err_msg(&err));
+	return rig_setup(state, 1);
 }
 
 RIG_BLOB(blob_count, "mov $0x300000, %edi; mov $1000, %ecx; 1: incl (%rdi); lock xaddl %eax, 4(%rdi); push %rcx; pop %rdx;"
@@ -40,7 +22,7 @@ static void nothing_twice(void **state)
 
 	rig_start(r, 0);
 	rig_load(r, RIG_CODE, blob_count);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_d(r, 0x300000), 1000);
 	assert_int_equal(r->v->gpr[R_BX], 7000);
 	assert_true(r->v->lockstep->stretches >= 1000);
@@ -57,7 +39,7 @@ static void device_once(void **state)
 	*rig_q(r, 0x2008) = 0x40000083; /* 1 GiB: device memory */
 	rig_load(r, RIG_CODE, blob_device);
 	r->mmio_answer = 37;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->mmio_writes, 1);
 	assert_int_equal(r->mmio_reads, 1);
 	assert_int_equal(r->v->gpr[R_CX], 37);
@@ -75,7 +57,7 @@ static void faults(void **state)
 	rig_load(r, RIG_CODE, blob_fault);
 	rig_load(r, RIG_CODE + 0x1000, blob_handler);
 	rig_gate(r, 14, RIG_CODE + 0x1000);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 6);
 	assert_int_equal(r->v->gpr[R_SI], 0x60000000);
 	assert_int_equal(*rig_d(r, 0x300000), 1);
@@ -89,7 +71,7 @@ static void self_modification(void **state)
 	rig_start(r, 0);
 	RIG_BLOB(blob_smc, "mov $10, %ecx; 1: incb 2f+1(%rip); 2: mov $0, %al; movzbl %al, %edx; add %edx, %ebx; loop 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_smc);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 55);
 }
 
@@ -128,7 +110,7 @@ static void wrong_register(void **state)
 	rig_start(r, 0);
 	RIG_BLOB(blob_register, "xor %ebx, %ebx; add $7, %ebx; jmp 1f; 1: out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_register);
-	run_one(r);
+	rig_run_one(r);
 	plant(r, RIG_CODE, "\x83\xc3\x07", 3, 2, 9);
 	rig_start(r, 0);
 	expect_difference(r, "gpr 3 is 0x9 instead of 0x7");
@@ -145,7 +127,7 @@ static void wrong_memory(void **state)
 	RIG_BLOB(blob_memory2, "movl $0x11223344, 0x300000; jmp 1f; 1: out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_memory);
 	rig_load(r, RIG_CODE + 0x100, blob_memory2);
-	run_one(r);
+	rig_run_one(r);
 	plant(r, RIG_CODE + 0x100, "\x44\x33\x22\x11", 4, 1, 0x99);
 	rig_start(r, 0);
 	expect_difference(r, "memory at 0x300001 is 0x99 instead of 0x33");
@@ -159,7 +141,7 @@ static void wrong_flags(void **state)
 	rig_start(r, 0);
 	RIG_BLOB(blob_cmp, "mov $5, %eax; cmp $5, %eax; jmp 1f; 1: lahf; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_cmp);
-	run_one(r);
+	rig_run_one(r);
 	plant(r, RIG_CODE, "\x83\xf8\x05", 3, 2, 6);
 	rig_start(r, 0);
 	expect_difference(r, "RFLAGS");
@@ -181,13 +163,13 @@ static void refused(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(nothing_twice, setup, teardown),
-		cmocka_unit_test_setup_teardown(device_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(faults, setup, teardown),
-		cmocka_unit_test_setup_teardown(self_modification, setup, teardown),
-		cmocka_unit_test_setup_teardown(wrong_register, setup, teardown),
-		cmocka_unit_test_setup_teardown(wrong_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(wrong_flags, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_twice, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(device_once, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(faults, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(self_modification, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(wrong_register, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(wrong_memory, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(wrong_flags, setup, rig_teardown),
 		cmocka_unit_test(refused),
 	};
 

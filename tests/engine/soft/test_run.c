@@ -11,17 +11,7 @@ extern const uint8_t tour_start[], tour_end[];
 
 static int setup(void **state)
 {
-	struct rig *r = rig_new(4);
-
-	r->on_pio = rig_kick_self;
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	rig_free(*state);
-	return 0;
+	return rig_setup(state, 4);
 }
 
 static uint64_t now_ns(void)
@@ -644,7 +634,7 @@ static void state_refused(void **state)
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, rig_teardown)
 	const struct CMUnitTest tests[] = {
 		T(tour), T(tour_stepped), T(code_in_device), T(triple_fault), T(hlt_and_msi), T(hlt_no_lost_wakeups), T(kicks),
 		T(nmi), T(shadows), T(single_step), T(breakpoint), T(data_breakpoint), T(stepping), T(code_limit), T(atomics),

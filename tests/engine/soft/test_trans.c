@@ -4,22 +4,7 @@
 
 static int setup(void **state)
 {
-	struct rig *r = rig_new(1);
-
-	r->on_pio = rig_kick_self;
-	*state = r;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	rig_free(*state);
-	return 0;
-}
-
-static void run_one(struct rig *r)
-{
-	assert_int_equal(vcpu_run(r->vcpu[0], NULL), VCPU_EXIT_KICK);
+	return rig_setup(state, 1);
 }
 
 /* It is indeed translated code that runs. */
@@ -30,7 +15,7 @@ static void is_translated(void **state)
 	rig_start(r, 0);
 	RIG_BLOB(blob_plain, "mov $7, %ebx; lea 1(%rbx), %ecx; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_plain);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_CX], 8);
 	assert_true(block_find(r->e, RIG_CODE, BLOCK_ONE_PAGE, MODE_64)->trans > TRANS_NEVER);
 }
@@ -51,7 +36,7 @@ static void flags_across_memory(void **state)
 		 "mov $3, %cl; stc; shl %cl, %r12; mov $0, %cl; stc; mov (%rdi), %rax; shl %cl, %r12; setc %r13b;"
 		 "pushf; pop %r14; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_flags);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 0x10101);
 	assert_int_equal(*rig_q(r, 0x300018), 2); /* RBP */
 	assert_int_equal(r->v->gpr[R_9], 0); /* 0 + 2: not zero */
@@ -73,7 +58,7 @@ static void spilled_registers(void **state)
 		 "mov $-1, %r11; mov $5, %r11w; movzbl %r11b, %esi; mov $-1, %r10; mov $6, %r10b; mov $-1, %r9; mov $7, %r9d;"
 		 "lea (%r9,%r10,2), %rdi; xadd %r9, %r9; bswap %r10d; xchg %rax, %r10; imul $3, %r9, %r11; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_spill);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_10], 0x1122334455667788);
 	assert_int_equal(r->v->gpr[R_AX] & 0xffffff00, 0x06ffff00);
 	assert_int_equal(r->v->gpr[R_BX], 0x1122334455668888);
@@ -96,7 +81,7 @@ static void byte_registers(void **state)
 		 "mov $0x11, %bh; mov %rsp, %r12; mov $0x40, %spl; mov %rsp, %r13; mov %r12, %rsp; movzbl %ah, %esi;"
 		 "mov %ah, 0x300000; mov 0x300000, %dh; not %ah; mov %eax, %edi; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_bytes);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_CX], 0x1278);
 	assert_int_equal(r->v->gpr[R_DX], 0x129a);
 	assert_int_equal(r->v->gpr[R_BX], 0x1101);
@@ -116,7 +101,7 @@ static void fault_in_mid_block(void **state)
 	rig_load(r, RIG_CODE, blob_fault);
 	rig_load(r, RIG_CODE + 0x1000, blob_fault_pf);
 	rig_gate(r, 14, RIG_CODE + 0x1000);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_CX], 0xfffffffe);
 	assert_int_equal(r->v->gpr[R_10], 2);
 	assert_int_equal(r->v->gpr[R_DX], 0x60000000);
@@ -136,7 +121,7 @@ static void last_page(void **state)
 	rig_load(r, RIG_CODE, blob_last);
 	rig_load(r, RIG_CODE + 0x1000, blob_last_pf);
 	rig_gate(r, 14, RIG_CODE + 0x1000);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_DX], -16);
 }
 
@@ -150,7 +135,7 @@ static void crossing(void **state)
 			     "mov %rax, 0xff9(%rdi); mov 0xff9(%rdi), %rbx; addl $1, 0xffd(%rdi); movzwl 0xfff(%rdi), %ecx;"
 			     "lea 0x1004(%rdi), %rsp; push %rax; pop %rdx; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_cross);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 0x0102030405060708);
 	assert_int_equal(r->v->gpr[R_CX], 0x0102);
 	assert_int_equal(r->v->gpr[R_DX], 0x0102030405060708);
@@ -170,7 +155,7 @@ static void cache_full(void **state)
 	engine_written(r->engine, 0, RIG_RAM);
 	for (unsigned round = 1; round <= 2; round++) {
 		r->v->rip = r->v->next_rip = from;
-		run_one(r);
+		rig_run_one(r);
 		assert_int_equal(r->v->gpr[R_BX], round * n);
 	}
 	assert_true(r->e->trans->used <= r->e->trans->room);
@@ -203,7 +188,7 @@ static void several_blocks(void **state)
 	rig_load(r, RIG_CODE, blob_unit);
 	r->v->gpr[R_AX] = r->v->gpr[R_DX] = r->v->gpr[R_SI] = 0;
 	before = r->v->insns;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_AX], 100);
 	assert_int_equal(r->v->gpr[R_DX], 750);
 	assert_int_equal(r->v->gpr[R_SI], 100);
@@ -222,7 +207,7 @@ static void unit_writes_itself(void **state)
 			    "2: mov $0, %al; movzbl %al, %eax; add %eax, %edx; dec %ecx; jnz 1b; 3: out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_self);
 	r->v->gpr[R_DX] = r->v->gpr[R_SI] = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_DX], 40 * 41 / 2);
 	assert_int_equal(r->v->gpr[R_SI], 40);
 }
@@ -238,7 +223,7 @@ static void neighbours(void **state)
 		 "add 8(%rbx), %rdx; push %rbx; pop %rsi; mov -8(%rbx), %rdi; mov $0x300ff0, %ebx; dec %ecx; jnz 1b; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_near);
 	r->v->gpr[R_DX] = 0;
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_q(r, 0x300ff0), 1);
 	assert_int_equal(*rig_q(r, 0x300ff8), 1);
 	assert_int_equal(*rig_q(r, 0x301000), 60);
@@ -263,7 +248,7 @@ static void division(void **state)
 	rig_load(r, RIG_CODE, blob_div);
 	rig_load(r, RIG_CODE + 0x1000, blob_div_de);
 	rig_gate(r, 0, RIG_CODE + 0x1000);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_BX], 14);
 	assert_int_equal(r->v->gpr[R_SI], 2);
 	assert_int_equal(r->v->gpr[R_8], -33);
@@ -289,7 +274,7 @@ static void vectors_stay(void **state)
 	rig_load(r, RIG_CODE, blob_vec);
 	rig_load(r, RIG_CODE + 0x1000, blob_vec_pf);
 	rig_gate(r, 14, RIG_CODE + 0x1000);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(*rig_q(r, 0x300ff8), 0x1122334455667788);
 	assert_int_equal(r->v->gpr[R_12], 0x22446688aaccef10);
 	assert_int_equal(r->v->gpr[R_10], 0xffff);
@@ -311,7 +296,7 @@ static void bmi(void **state)
 		 "mulx %r10, %r9, %r9; mov %r9, %rdi; rorx $4, %r10, %r11; mov %r11, %r12; mov $8, %r9d; shlx %r9, %r10, %r10;"
 		 "mov %r10, %r13; movq $0x70, 0x300000; blsi 0x300000, %r14; out %al, $0xf4");
 	rig_load(r, RIG_CODE, blob_bmi);
-	run_one(r);
+	rig_run_one(r);
 	assert_int_equal(r->v->gpr[R_AX], 0x0f);
 	assert_int_equal(r->v->gpr[R_BX], 0xfe);
 	assert_int_equal(r->v->gpr[R_CX], 0);
@@ -325,20 +310,20 @@ static void bmi(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(is_translated, setup, teardown),
-		cmocka_unit_test_setup_teardown(flags_across_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(spilled_registers, setup, teardown),
-		cmocka_unit_test_setup_teardown(byte_registers, setup, teardown),
-		cmocka_unit_test_setup_teardown(fault_in_mid_block, setup, teardown),
-		cmocka_unit_test_setup_teardown(last_page, setup, teardown),
-		cmocka_unit_test_setup_teardown(crossing, setup, teardown),
-		cmocka_unit_test_setup_teardown(several_blocks, setup, teardown),
-		cmocka_unit_test_setup_teardown(unit_writes_itself, setup, teardown),
-		cmocka_unit_test_setup_teardown(neighbours, setup, teardown),
-		cmocka_unit_test_setup_teardown(division, setup, teardown),
-		cmocka_unit_test_setup_teardown(vectors_stay, setup, teardown),
-		cmocka_unit_test_setup_teardown(bmi, setup, teardown),
-		cmocka_unit_test_setup_teardown(cache_full, setup, teardown),
+		cmocka_unit_test_setup_teardown(is_translated, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(flags_across_memory, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(spilled_registers, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(byte_registers, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(fault_in_mid_block, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(last_page, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(crossing, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(several_blocks, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(unit_writes_itself, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(neighbours, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(division, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(vectors_stay, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(bmi, setup, rig_teardown),
+		cmocka_unit_test_setup_teardown(cache_full, setup, rig_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
