@@ -11,28 +11,14 @@ import subprocess
 
 import pytest
 
+from imagetool import image, qemu, run  # noqa: F401 (image is a fixture)
+
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="the package qemu-utils is not installed")
 
 OPTIONS = [
     "", "compat=0.10", "cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=2M,refcount_bits=64",
     "lazy_refcounts=on,refcount_bits=8", "compression_type=zstd", "extended_l2=on", "extended_l2=on,cluster_size=16k,compression_type=zstd",
 ]
-
-
-def run(*command, status=0, cwd=None):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd, timeout=120)
-    assert done.returncode == status, (command, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
-    return done.stdout
-
-
-@pytest.fixture
-def image(build):
-    """keel image as a function."""
-    return lambda *args, **kw: run(build / "bin/keel", "image", *args, **kw)
-
-
-def qemu(*args, **kw):
-    return run("qemu-img", *args, **kw)
 
 
 @pytest.fixture

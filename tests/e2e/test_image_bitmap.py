@@ -10,23 +10,10 @@ import time
 
 import pytest
 
+from imagetool import image, qemu, run  # noqa: F401 (image is a fixture)
+
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="the package qemu-utils is not installed")
 SIZE = 40 << 20
-
-
-def run(*command, status=0):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
-    assert done.returncode == status, (command, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
-    return done.stdout
-
-
-@pytest.fixture
-def image(build):
-    return lambda *args, **kw: run(build / "bin/keel", "image", *args, **kw)
-
-
-def qemu(*args, **kw):
-    return run("qemu-img", *args, **kw)
 
 
 def bitmaps(path, tool=qemu):
