@@ -67,7 +67,7 @@ struct cpu_state {
 	uint64_t dr[8]; /* 4 and 5 unused */
 
 	/* MSRs */
-	uint64_t tsc; /* guest's TSC at the moment of the get or set */
+	uint64_t tsc; /* guest's TSC at the moment of the get or set; 0 to set: power-on, the engine chooses (soft: the host's) */
 	uint64_t tsc_adjust, tsc_aux, tsc_deadline;
 	uint64_t apic_base, pat, misc_enable, feature_control, spec_ctrl, xss;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;

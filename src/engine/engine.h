@@ -49,7 +49,7 @@ struct engine_config {
 	bool no_translate;     /* soft: interpret everything */
 	bool native;           /* soft: long stretches of guest user code in processes of their own */
 	bool native_always;    /* soft, with native: all of it, whether it pays or not (a test) */
-	bool lockstep;         /* soft: compare all translated code with the interpreter (one vCPU) */
+	bool lockstep;         /* soft: compare all translated code with the interpreter */
 	uint64_t cache;        /* soft: bytes for decoded and translated code and TLBs; 0: the default */
 };
 #define ENGINE_MAX_CPUS 255u

@@ -8,6 +8,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "util/files.h"
+
 /*
  * Intel without "unrestricted guest" needs three pages for a TSS and one for
  * an identity map, outside all RAM and devices of the machine: below the
@@ -51,7 +53,7 @@ int kvm_ioctl(int fd, unsigned long request, void *arg)
 
 int kvm_open(struct err *err)
 {
-	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int fd = file_open("/dev/kvm", O_RDWR);
 	int version;
 
 	if (fd < 0) {

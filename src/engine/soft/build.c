@@ -350,7 +350,8 @@ struct block *block_uncached(struct soft_vcpu *v, uint64_t linear)
 		fetch_bytes(v, host, gpa, bytes + have, n);
 		have += n;
 		gpa += n;
-		host += host ? n : 0;
+		if (host)
+			host += n;
 		left -= left < n ? left : n;
 		if (insn_make(v->engine, &b->insn[0], bytes, have, v->mode))
 			break;

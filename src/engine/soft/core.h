@@ -259,6 +259,8 @@ static inline bool jump_is_global(const struct soft_vcpu *v, uint64_t linear)
 /* Bytes for decoded blocks and for code in all, so that the whole engine stays within engine_config.cache. */
 void cache_divide(const struct soft_engine *e, size_t *blocks, size_t *code);
 uint64_t cache_limit(const struct soft_engine *e);
+/* What all native_space.page may take together. */
+uint64_t cache_native_spaces(const struct soft_engine *e);
 uint64_t cache_used(const struct soft_engine *e); /* about */
 uint64_t block_cache_used(const struct soft_engine *e);
 
@@ -297,6 +299,9 @@ struct soft_stop {
 	pthread_cond_t cond;
 	_Atomic bool active;
 	struct soft_vcpu *owner;
+	/* Lock-step: one vCPU is in the guest at a time, in the order in which they came. */
+	pthread_cond_t turn_cond;
+	uint64_t turn, turns; /* whose it is, tickets given out */
 };
 
 struct soft_park {
@@ -310,6 +315,8 @@ int stop_engine_init(struct soft_engine *e);
 void stop_engine_free(struct soft_engine *e);
 int stop_vcpu_init(struct soft_vcpu *v);
 void stop_vcpu_free(struct soft_vcpu *v);
+/* Does another vCPU wait for its turn? */
+bool soft_turn_wanted(struct soft_engine *e);
 /* The vCPU whose soft_run() this thread is in, or NULL. */
 extern __thread struct soft_vcpu *soft_current;
 

@@ -296,6 +296,9 @@ bool soft_cpuid(struct soft_vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t r
 		put_cache(subleaf, regs);
 		break;
 	}
+	/* It goes on to work, but Linux's vDSO takes RDTSC, which runs natively. */
+	if (leaf == 0x80000001 && v->engine->native)
+		regs[CPUID_EDX] &= ~(uint32_t)B(27);
 	cpuid_place(leaf, subleaf, v->vcpu.index, v->engine->engine.config.cpus, regs);
 	return true;
 }

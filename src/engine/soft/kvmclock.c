@@ -140,6 +140,8 @@ void kvmclock_write_wall(struct soft_vcpu *v)
 void soft_tsc_moved(struct soft_vcpu *v, uint64_t offset)
 {
 	__atomic_store_n(&v->tsc_offset, offset, __ATOMIC_RELAXED);
+	if (offset)
+		native_tsc_moved(v->engine);
 	apic_timer_tsc_changed(v->lapic);
 	kvmclock_update(v);
 }
@@ -148,5 +150,12 @@ void soft_tsc_restore(struct soft_vcpu *v, uint64_t tsc)
 {
 	uint64_t offset = v->tsc_offset + tsc - soft_tsc(v);
 
+	/*
+	 * Power-on: nothing says that it begins with 0 (SDM vol. 3 §17.17: after RESET, but firmware has run since), and
+	 * the host's own is the one that RDTSC can read natively.
+	 */
+	if (!tsc)
+		offset = v->tsc_adjust;
+	atomic_store(&v->engine->tsc_fresh, !tsc);
 	soft_tsc_moved(v, timers_tsc_offset(v->engine, offset - v->tsc_adjust) + v->tsc_adjust);
 }

@@ -49,6 +49,7 @@ struct lockstep_state {
 	bool other; /* the second guess */
 	uint64_t insns;
 	uint32_t site;
+	enum trans_kind last; /* the interpreter's last instruction */
 };
 
 int lockstep_vcpu_init(struct soft_vcpu *v)
@@ -78,6 +79,9 @@ void lockstep_vcpu_free(struct soft_vcpu *v)
 
 	if (!l)
 		return;
+	if (l->stretches)
+		log_line(LOG_WARN, "lock-step: vCPU %u: %" PRIu64 " units of code compared, %" PRIu64 " more that can't be done twice, %s",
+			 v->vcpu.index, l->stretches - l->not_compared, l->not_compared, l->differences ? "DIFFERENT" : "no difference");
 	free(l->page);
 	free(l->opened);
 	free(l->state);
@@ -253,17 +257,35 @@ static void translated(struct soft_vcpu *v, struct block *b)
 	v->rip = v->next_rip;
 }
 
+/* A repeated string instruction may have stopped after some elements, which is the same address as before it. */
+static bool strings_differ(const struct soft_vcpu *v, const struct insn *i)
+{
+	const uint64_t *was = vcpu_of(&v->lockstep->state->translated, 0)->gpr;
+
+	return trans_is_string(i) && i->prefixes & (PFX_F2 | PFX_F3) &&
+	       (was[R_CX] != v->gpr[R_CX] || was[R_SI] != v->gpr[R_SI] || was[R_DI] != v->gpr[R_DI]);
+}
+
+static enum trans_kind kind_of(const struct insn *i)
+{
+	struct trans_form f;
+
+	trans_form(i, &f);
+	return f.kind;
+}
+
 /* As many instructions as the other way counted: it counts whole blocks, too, but may have left the last one early. */
 static void interpreted(struct soft_vcpu *v, struct block *b)
 {
-	const struct lockstep_state *s = v->lockstep->state;
+	struct lockstep_state *s = v->lockstep->state;
 	uint64_t until = v->insns + s->insns, rip = v->rip, stop = vcpu_of(&s->translated, 0)->rip;
+	unsigned mode = v->mode;
 
 	do {
 		const struct insn *i, *end;
 
 		if (!b || !b->n)
-			b = block_get(v, rip, MODE_64);
+			b = block_get(v, rip, mode);
 		if (!b)
 			break;
 		if (!repeatable(b))
@@ -276,14 +298,17 @@ static void interpreted(struct soft_vcpu *v, struct block *b)
 			rip += i->len;
 			v->next_rip = rip;
 			__atomic_load_n(&i->fn, __ATOMIC_RELAXED)(v, i);
-			if (s->early && rip == stop && v->insns >= until && !(i + 1 != end && trans_is_string(i + 1)))
+			if (s->early && rip == stop && v->insns >= until && !(i + 1 != end && strings_differ(v, i + 1))) {
+				end = i + 1;
 				break;
+			}
 		} while (++i != end);
+		s->last = kind_of(end - 1);
 		if (unlikely(v->shadow == 1) && b->ends_shadow)
 			v->shadow = 0;
 		v->rip = rip = v->mode == MODE_64 ? v->next_rip : (v->next_rip = (uint32_t)v->next_rip);
 		b = NULL;
-	} while (v->insns < until && v->mode == MODE_64);
+	} while (v->insns < until && v->mode == mode);
 }
 
 /* Faults land here instead of in the loop. */
@@ -308,30 +333,50 @@ static __attribute__((noinline)) enum outcome guarded(struct soft_vcpu *v, struc
 
 /* ---- Comparing ------------------------------------------------------------ */
 
+/* Flags that the block reads for certain before it overwrites them. */
+static uint64_t flags_read(const struct block *b)
+{
+	uint64_t read = 0, overwritten = 0;
+
+	for (unsigned n = 0; n < b->count; n++) {
+		struct trans_form f;
+
+		trans_form(&b->insn[n], &f);
+		read |= f.reads & ~overwritten;
+		overwritten |= f.kills;
+	}
+	return read;
+}
+
 /*
  * Arithmetic flags that nothing reads any more need not be right
- * (docs/translator.md): those of a fault, and those that a linked block, found
- * by no exit, overwrites. Such a block may have been written just now.
+ * (docs/translator.md): those of a fault, those that a linked block, found by
+ * no exit, overwrites (such a block may have been written just now), and those
+ * that the rest of a unit would have overwritten that was left in its middle.
  */
-static bool flags_dead(struct soft_vcpu *v)
+static uint64_t flags_dead(struct soft_vcpu *v)
 {
 	const struct lockstep_state *s = v->lockstep->state;
 	const struct block *next;
 	uint64_t gpa;
 
 	if (s->outcome[0] == OUT_FAULT || s->died)
-		return !v->engine->trans->exact;
+		return v->engine->trans->exact ? 0 : FLAGS_ARITH;
 	if (s->site || !mmu_peek(v, v->rip, &gpa))
-		return false;
-	next = block_find(v->engine, gpa, BLOCK_ONE_PAGE, MODE_64);
-	return !next || next->trans <= TRANS_NEVER || !next->trans_needs_flags;
+		return 0;
+	next = block_find(v->engine, gpa, BLOCK_ONE_PAGE, v->mode);
+	if (!next || next->trans <= TRANS_NEVER || !next->trans_needs_flags)
+		return FLAGS_ARITH;
+	if (!v->engine->trans->exact && (s->last < K_JCC || s->last == K_CALL))
+		return FLAGS_ARITH & ~flags_read(next);
+	return 0;
 }
 
 static bool state_differs(struct soft_vcpu *v, const struct registers *t)
 {
 	struct lockstep *l = v->lockstep;
 	const struct soft_vcpu *a = vcpu_of(t, 0), *b = vcpu_of(t, 1), *c = vcpu_of(t, 2);
-	uint64_t mask = flags_dead(v) ? ~(uint64_t)FLAGS_ARITH : UINT64_MAX;
+	uint64_t mask = ~flags_dead(v);
 	char *d = l->difference;
 
 	for (unsigned n = 0; n < 16; n++)
@@ -422,6 +467,7 @@ static void report(struct soft_vcpu *v, const struct block *b)
 	report_registers("translated", &l->state->translated);
 	report_registers("interpreted", &now);
 	l->failed = true;
+	l->differences++;
 	soft_request(v, REQ_KICK);
 }
 
@@ -430,6 +476,26 @@ static void report(struct soft_vcpu *v, const struct block *b)
 static __attribute__((noinline, noreturn)) void land(struct soft_vcpu *v)
 {
 	__builtin_longjmp(v->fault_jmp, 1);
+}
+
+/* The block at v->rip, decoded and translated anew. May fault. */
+static struct block *again(struct soft_vcpu *v)
+{
+	struct block *b = block_get(v, v->rip, v->mode);
+
+	if (b && !b->trans)
+		trans_build(v, b);
+	return b && b->trans > TRANS_NEVER && b->trans_view == v->tlb_view ? b : NULL;
+}
+
+/* A direct call to a non-canonical address faults at the target, after its push (docs/translator.md). */
+static bool called_nowhere(const struct soft_vcpu *v)
+{
+	const struct lockstep_state *s = v->lockstep->state;
+	const struct soft_vcpu *t = vcpu_of(&s->translated, 0);
+
+	return s->outcome[0] == OUT_NEXT && s->outcome[1] == OUT_FAULT && v->event.vector == EXC_GP && !canonical(t->rip) &&
+	       t->gpr[R_SP] == v->gpr[R_SP] - 8;
 }
 
 static bool compared(struct soft_vcpu *v, struct block *b)
@@ -455,7 +521,7 @@ static bool compared(struct soft_vcpu *v, struct block *b)
 	s->early = s->outcome[0] == OUT_NEXT && !s->other;
 	s->outcome[1] = guarded(v, b, interpreted);
 	vec_sync(v);
-	if (v->lockstep_touched)
+	if (v->lockstep_touched || called_nowhere(v))
 		return true;
 	return !state_differs(v, &s->translated) && !memory_differs(v);
 }
@@ -464,6 +530,7 @@ uint32_t lockstep_run(struct soft_vcpu *v, struct block *b)
 {
 	struct lockstep *l = v->lockstep;
 	struct lockstep_state *s = l->state;
+	const struct block *first = b;
 	void *outer[5];
 	bool same = false;
 
@@ -478,19 +545,21 @@ uint32_t lockstep_run(struct soft_vcpu *v, struct block *b)
 	}
 	/* What another thread did meanwhile looks like a difference, but hardly each time. */
 	for (unsigned n = 0; n < ATTEMPTS && !same; n++) {
-		if (n && !b->n)
-			break; /* it wrote itself */
 		if (n) {
 			memory_undo(v, false);
 			close_all(l, v);
 			registers_set(v, &s->start);
+			/* It may have written itself. */
+			memcpy(v->fault_jmp, outer, sizeof(outer));
+			if (!b->n && !(b = again(v)))
+				break;
 		}
 		s->other = n & 1;
 		same = compared(v, b);
 	}
 	close_all(l, v);
 	if (!same)
-		report(v, b);
+		report(v, first);
 out:
 	memcpy(v->fault_jmp, outer, sizeof(outer));
 	if (s->outcome[1] == OUT_FAULT)

@@ -2,7 +2,7 @@
 /*
  * Lock-step: each translated stretch runs, is undone and runs again in the
  * interpreter, and the two must have done the same. What the interpreter did
- * stays. (`--engine soft,lockstep=on`, one vCPU)
+ * stays. (`--engine soft,lockstep=on`) Several vCPUs take turns.
  *
  * A stretch is what runs until the translator looks at v->request: a block.
  * Stretches that touch a device, a clock or a random number can't be done
@@ -16,11 +16,13 @@
 #pragma once
 #include "engine/soft/trans.h"
 
+#define LOCKSTEP_TURN 16 /* stretches, where another vCPU waits */
+
 struct lockstep {
 	bool active;   /* a stretch runs: stores are kept */
 	bool failed;
 	bool flushed;  /* the TLB was, at the guest's wish */
-	uint64_t stretches, not_compared;
+	uint64_t stretches, not_compared, turns, differences;
 	struct lockstep_page *page;
 	unsigned pages;
 	struct tlb_entry **opened;

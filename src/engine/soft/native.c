@@ -32,20 +32,19 @@
  * translator's longer time for the same code (at least twice as long, so that
  * much is gained), a way there and back costs.
  */
-#define CREDIT_NS 5000000    /* to begin with: mappings come one by one at first */
-#define CREDIT_MAX_NS 20000000
+#define CREDIT_NS 20000000   /* to begin with: mappings come one by one at first */
+#define CREDIT_MAX_NS 40000000
+#define GAIN 2               /* the translator takes at least three times as long for most code */
 #define ROUNDS 24u           /* to find out what a way there and back costs */
 #define COST_WORST_NS 20000
 #define COST_LOOP_NS 4000    /* what the engine does around it */
 #define ACCOUNT_EXITS 16u
-#define BAN_MS 50u
+#define BAN_MS 20u
 #define BANS_MAX 6u
 #define HOME_TICKS 4u
 #define TICK_MIN_US 800u     /* interrupts closer than this are no timer's tick */
 #define REFUSED_MAX 3u
 #define PASS_STEPS 200u      /* instructions */
-#define USER_CS 0x33u        /* of the host's Linux; Windows has the same */
-#define USER_SS 0x2bu
 
 static uint64_t ticks(uint64_t us)
 {
@@ -124,7 +123,7 @@ static struct native_space *space_find(struct native_vcpu *n, uint64_t root)
 
 static void wanted_update(struct soft_vcpu *v)
 {
-	v->native_wanted = v->engine->engine.config.native_always;
+	v->native_wanted = v->engine->engine.config.native_always || v->native->lost;
 	for (unsigned i = 0; i < NATIVE_SPACES; i++)
 		v->native_wanted |= v->native->space[i].on;
 }
@@ -150,10 +149,10 @@ static struct native_space *space_take(struct soft_vcpu *v, uint64_t root)
 
 static bool context_fits(const struct soft_vcpu *v)
 {
-	return v->cpl == 3 && v->mode == MODE_64 && v->seg[SEG_CS].selector == USER_CS &&
-	       v->seg[SEG_SS].selector == USER_SS && !v->seg[SEG_FS].selector && !v->seg[SEG_GS].selector &&
+	return v->cpl == 3 && v->mode == MODE_64 && v->seg[SEG_CS].selector == NATIVE_CS &&
+	       v->seg[SEG_SS].selector == NATIVE_SS && !v->seg[SEG_FS].selector && !v->seg[SEG_GS].selector &&
 	       !(v->rflags & (FL_TF | FL_NT | FL_AC | FL_VIF | FL_VIP)) && !(v->dr[7] & 0xff) &&
-	       (v->rflags & (FL_IF | FL_IOPL)) == FL_IF && v->cr4 & CR4_FSGSBASE && v->cr4 & CR4_OSXSAVE &&
+	       !(v->cr4 & CR4_TSD) && (v->rflags & (FL_IF | FL_IOPL)) == FL_IF && v->cr4 & CR4_FSGSBASE && v->cr4 & CR4_OSXSAVE &&
 	       !(v->cr0 & (CR0_TS | CR0_EM)) && v->rip < NATIVE_USER_END && v->seg[SEG_FS].base < NATIVE_USER_END &&
 	       v->seg[SEG_GS].base < NATIVE_USER_END;
 }
@@ -214,7 +213,7 @@ static void account(struct soft_vcpu *v, struct native_space *s, uint64_t inside
 	if (++s->exits == ACCOUNT_EXITS || s->credit < 0) {
 		cpu = stub_cpu(&s->stub);
 		/* Its share of the switches is no gain. */
-		s->credit += (int64_t)(cpu - s->cpu) - (int64_t)s->exits * e->stub_ns;
+		s->credit += GAIN * ((int64_t)(cpu - s->cpu) - (int64_t)s->exits * e->stub_ns);
 		s->cpu = cpu;
 		s->exits = 0;
 	}
@@ -310,6 +309,7 @@ static bool refresh(struct soft_vcpu *v, struct native_space *s)
 	uint64_t thread;
 
 	if (s->stub.pid && (s->failed || s->slots != v->engine->native->slots)) {
+		vec_home(v);
 		native_map_reset(v, s);
 		native_stub_end(&s->stub);
 	}
@@ -342,26 +342,55 @@ static bool refresh(struct soft_vcpu *v, struct native_space *s)
 
 /* ---- In and out -------------------------------------------------------------------- */
 
+/*
+ * Half of a way there and back would be the vector state's, and what the guest's
+ * kernel does meanwhile seldom needs it: it stays there until somebody asks.
+ */
+static bool vec_lend(struct soft_vcpu *v, struct native_stub *s)
+{
+	struct iovec iov = { v->native->xstate, s->xstate_size };
+
+	if (v->vec_away && v->native->vec_at == s)
+		return true;
+	vec_home(v);
+	vec_get(v, v->native->xstate);
+	if (ptrace(PTRACE_SETREGSET, s->pid, NATIVE_NT_XSTATE, &iov))
+		return false;
+	v->native->vec_at = s;
+	v->vec_away = true;
+	return true;
+}
+
+void native_vec_home(struct soft_vcpu *v)
+{
+	struct native_vcpu *n = v->native;
+	struct iovec iov = { n->xstate, n->vec_at->xstate_size };
+
+	v->vec_away = false;
+	if (!ptrace(PTRACE_GETREGSET, n->vec_at->pid, NATIVE_NT_XSTATE, &iov)) {
+		vec_set(v, n->xstate);
+		return;
+	}
+	n->lost = true;
+	v->native_wanted = true;
+}
+
 static bool load(struct soft_vcpu *v, struct native_stub *s)
 {
 	struct native_regs r = {
 		.r15 = v->gpr[15], .r14 = v->gpr[14], .r13 = v->gpr[13], .r12 = v->gpr[12], .rbp = v->gpr[R_BP],
 		.rbx = v->gpr[R_BX], .r11 = v->gpr[11], .r10 = v->gpr[10], .r9 = v->gpr[9], .r8 = v->gpr[8],
 		.rax = v->gpr[R_AX], .rcx = v->gpr[R_CX], .rdx = v->gpr[R_DX], .rsi = v->gpr[R_SI], .rdi = v->gpr[R_DI],
-		.orig_rax = -1, .rip = v->rip, .cs = USER_CS, .eflags = v->rflags & (FLAGS_ARITH | FL_DF | FL_ID | FL_IF | 2),
-		.rsp = v->gpr[R_SP], .ss = USER_SS, .fs_base = v->seg[SEG_FS].base, .gs_base = v->seg[SEG_GS].base,
+		.orig_rax = -1, .rip = v->rip, .cs = NATIVE_CS, .eflags = v->rflags & (FLAGS_ARITH | FL_DF | FL_ID | FL_IF | 2),
+		.rsp = v->gpr[R_SP], .ss = NATIVE_SS, .fs_base = v->seg[SEG_FS].base, .gs_base = v->seg[SEG_GS].base,
 	};
-	struct iovec iov = { v->native->xstate, s->xstate_size };
 
-	vec_get(v, v->native->xstate);
-	return !ptrace(PTRACE_SETREGS, s->pid, 0, &r) && !ptrace(PTRACE_SETREGSET, s->pid, NATIVE_NT_XSTATE, &iov);
+	return vec_lend(v, s) && !ptrace(PTRACE_SETREGS, s->pid, 0, &r);
 }
 
 static bool store(struct soft_vcpu *v, struct native_stub *s, struct native_regs *r)
 {
-	struct iovec iov = { v->native->xstate, s->xstate_size };
-
-	if (ptrace(PTRACE_GETREGS, s->pid, 0, r) || ptrace(PTRACE_GETREGSET, s->pid, NATIVE_NT_XSTATE, &iov))
+	if (ptrace(PTRACE_GETREGS, s->pid, 0, r))
 		return false;
 	v->gpr[R_AX] = r->rax;
 	v->gpr[R_CX] = r->rcx;
@@ -384,7 +413,6 @@ static bool store(struct soft_vcpu *v, struct native_stub *s, struct native_regs
 	v->seg[SEG_GS].base = r->gs_base;
 	v->rflags = (v->rflags & ~(uint64_t)(FLAGS_ARITH | FL_DF | FL_ID | FL_AC | FL_TF | FL_RF)) |
 		    (r->eflags & (FLAGS_ARITH | FL_DF | FL_ID | FL_AC | FL_TF));
-	vec_set(v, v->native->xstate);
 	if (unlikely(v->rflags & (FL_AC | FL_TF)))
 		soft_update_mode(v);
 	return true;
@@ -478,6 +506,8 @@ enum native_result native_try(struct soft_vcpu *v)
 	uint64_t begin;
 	int status;
 
+	if (unlikely(n->lost))
+		return NATIVE_LOST;
 	if (unlikely(always) && context_fits(v) && v->engine->native->refused < REFUSED_MAX) {
 		s = space_take(v, root_now(v));
 		s->on = true;
@@ -526,6 +556,7 @@ enum native_result native_try(struct soft_vcpu *v)
 	account(v, s, s->last - begin);
 	return NATIVE_RAN;
 gone:
+	v->vec_away = false;
 	/* What it had done since it was entered is half in memory and half lost. */
 	log_line(LOG_ERROR, "the process that ran guest code natively has gone");
 	native_map_reset(v, s);
@@ -575,6 +606,18 @@ void native_code_written(struct soft_engine *e, uint64_t gpa)
 			if (v)
 				soft_request(v, REQ_STATE);
 		}
+}
+
+void native_tsc_moved(struct soft_engine *e)
+{
+	struct native_engine *n = e->native;
+
+	if (!n || atomic_exchange(&n->tsc_moved, true))
+		return;
+	for (unsigned i = 0; i < e->nslots; i++)
+		for (uint64_t off = 0; off < e->slots[i].size; off += PAGE_BYTES)
+			if (e->page_flags[(e->slots[i].gpa + off) >> 12] & PAGE_NATIVE_CODE)
+				native_code_written(e, e->slots[i].gpa + off);
 }
 
 void native_get_stats(struct soft_engine *e, struct engine_stats *stats)
@@ -666,8 +709,7 @@ void native_vcpu_free(struct soft_vcpu *v)
 	for (unsigned i = 0; i < NATIVE_SPACES; i++) {
 		struct native_space *s = &v->native->space[i];
 
-		native_map_reset(v, s);
-		free(s->page);
+		native_map_free(v, s);
 		native_stub_end(&s->stub);
 	}
 	free(v->native);

@@ -30,9 +30,11 @@
 #define NATIVE_LIST_BYTES 65536u
 #define NATIVE_STUB_END (NATIVE_STUB_BASE + NATIVE_STUB_CODE + NATIVE_LIST_BYTES)
 #define NATIVE_USER_END 0x7fffffffe000ull /* Linux maps nothing of a user's beyond */
+#define NATIVE_CS 0x33u /* of user code, as Linux has it; Windows has the same */
+#define NATIVE_SS 0x2bu
 #define NATIVE_FDS 4u
-#define NATIVE_PATCHED 1024u /* pages in use at a time */
-#define NATIVE_CODE_PAGES 8192u
+#define NATIVE_PATCHED 256u /* pages in use at a time */
+#define NATIVE_CODE_PAGES 512u
 
 /* ---- The process (native_stub.c) ----------------------------------------- */
 
@@ -101,6 +103,8 @@ struct native_space {
 
 /* Drop everything. */
 void native_map_reset(struct soft_vcpu *v, struct native_space *s);
+/* The same at the end: the process goes next. */
+void native_map_free(struct soft_vcpu *v, struct native_space *s);
 /* Map the page of `linear` and its neighbours, as far as the guest's tables allow; `exec`: it was fetched from. */
 void native_map_around(struct soft_vcpu *v, struct native_space *s, uint64_t linear, bool exec);
 /* Map what the TLB knows. */
@@ -116,6 +120,7 @@ void native_map_drop(struct soft_vcpu *v, struct native_space *s, uint64_t linea
 struct native_engine {
 	_Atomic uint16_t *writable; /* by physical page: spaces that have it mapped writable */
 	_Atomic uint32_t slots;     /* generation of the memory slots' files */
+	_Atomic bool tsc_moved;     /* it is not the host's, see native_tsc_moved() */
 	_Atomic uint32_t scans;     /* changes when a page that was found fit for execution is written */
 	/* Copies of pages of code in which some instructions are UD2 instead (native_map.c). */
 	int code_fd;
@@ -126,7 +131,8 @@ struct native_engine {
 		uint32_t slot;
 	} patched[NATIVE_PATCHED];
 	uint32_t code_next;
-	unsigned pages_max;         /* of a space */
+	unsigned pages_max;         /* of a space: the host maps no more */
+	_Atomic uint64_t table_bytes; /* of all native_space.page */
 	unsigned refused;           /* starts that failed */
 	_Atomic int64_t round_ns, stub_ns; /* CPU time of a way there and back: the thread's, the process's */
 };
@@ -138,6 +144,8 @@ struct native_vcpu {
 	uint64_t fault;       /* linear address that the process could not reach, or NATIVE_NO_FAULT */
 	bool fault_exec;
 	uint32_t scans;
+	struct native_stub *vec_at; /* where the vector state is while v->vec_away */
+	bool lost;            /* it went with its process */
 	bool pinned;
 	cpu_set_t home;       /* where the thread may run when it is not pinned */
 	int pinned_cpu;

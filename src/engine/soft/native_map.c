@@ -23,13 +23,15 @@
 
 #include "engine/soft/native.h"
 
+#define TABLE_MIN 512u   /* entries */
+#define TABLE_KEPT 4096u /* larger ones are given back when they are emptied */
 #define LEAD_IN 256u /* bytes of the page before that show where instructions begin */
 
 /* ---- The table --------------------------------------------------------------- */
 
-static unsigned page_slot(const struct native_space *s, uint64_t linear)
+static unsigned page_slot(unsigned size, uint64_t linear)
 {
-	return ((linear >> 12) * 0x9e3779b97f4a7c15ull >> 32) & (s->pages_size - 1);
+	return ((linear >> 12) * 0x9e3779b97f4a7c15ull >> 32) & (size - 1);
 }
 
 static struct native_page *page_at(const struct native_space *s, uint64_t linear)
@@ -37,7 +39,7 @@ static struct native_page *page_at(const struct native_space *s, uint64_t linear
 	linear &= ~PAGE_MASK;
 	if (!s->pages_size)
 		return NULL;
-	for (unsigned at = page_slot(s, linear);; at = (at + 1) & (s->pages_size - 1)) {
+	for (unsigned at = page_slot(s->pages_size, linear);; at = (at + 1) & (s->pages_size - 1)) {
 		struct native_page *p = &s->page[at];
 
 		if (!p->key && !p->gpa)
@@ -54,29 +56,46 @@ int native_map_find(const struct native_space *s, uint64_t linear)
 	return p ? (int)(p->key & PAGE_MASK) : -1;
 }
 
-static bool table_grow(struct native_space *s)
+static void table_free(struct native_engine *e, struct native_space *s)
 {
-	unsigned size = s->pages_size ? s->pages_size : 512, old_size = s->pages_size;
-	struct native_page *old = s->page, *page;
+	atomic_fetch_sub(&e->table_bytes, s->pages_size * sizeof(*s->page));
+	free(s->page);
+	s->page = NULL;
+	s->pages_size = s->pages_used = s->pages = 0;
+}
 
-	while (size < 4 * (s->pages + 1))
+/* Make room for `more` pages; at most half of the entries are used. False: there is no memory, or it is not allowed. */
+static bool table_grow(struct soft_engine *e, struct native_space *s, unsigned more)
+{
+	unsigned size = TABLE_MIN, used = s->pages, old_size = s->pages_size;
+	struct native_page *old = s->page, *page;
+	uint64_t grown;
+
+	while (size < 2 * (used + more))
 		size *= 2;
+	/* So that this does not come again at once when those gone are a few. */
+	if (size < 3 * (used + more))
+		size *= 2;
+	grown = size * sizeof(*page);
+	if (size > TABLE_MIN && atomic_load(&e->native->table_bytes) - old_size * sizeof(*page) + grown > cache_native_spaces(e))
+		return false;
 	page = calloc(size, sizeof(*page));
 	if (!page)
 		return false;
-	s->page = page;
-	s->pages_size = size;
-	s->pages_used = s->pages;
 	for (unsigned i = 0; i < old_size; i++) {
 		unsigned at;
 
 		if ((!old[i].key && !old[i].gpa) || old[i].key & NATIVE_GONE)
 			continue;
-		for (at = page_slot(s, old[i].key); page[at].key || page[at].gpa; at = (at + 1) & (size - 1))
+		for (at = page_slot(size, old[i].key); page[at].key || page[at].gpa; at = (at + 1) & (size - 1))
 			;
 		page[at] = old[i];
 	}
-	free(old);
+	table_free(e->native, s);
+	atomic_fetch_add(&e->native->table_bytes, grown);
+	s->page = page;
+	s->pages_size = size;
+	s->pages_used = s->pages = used;
 	return true;
 }
 
@@ -85,9 +104,9 @@ static struct native_page *page_add(struct native_space *s, uint64_t linear)
 {
 	unsigned at;
 
-	if (2 * (s->pages_used + 1) > s->pages_size && !table_grow(s))
+	if (2 * (s->pages_used + 1) > s->pages_size)
 		return NULL;
-	for (at = page_slot(s, linear); s->page[at].key || s->page[at].gpa; at = (at + 1) & (s->pages_size - 1))
+	for (at = page_slot(s->pages_size, linear); s->page[at].key || s->page[at].gpa; at = (at + 1) & (s->pages_size - 1))
 		;
 	s->pages++;
 	s->pages_used++;
@@ -157,13 +176,10 @@ static void table_clear(struct soft_vcpu *v, struct native_space *s)
 	for (unsigned i = 0; i < s->pages_size; i++)
 		if (s->page[i].key & NATIVE_W && !(s->page[i].key & NATIVE_GONE))
 			atomic_fetch_sub(writers(v, s->page[i].gpa), 1);
-	if (s->pages_size > 4096) {
-		free(s->page);
-		s->page = NULL;
-		s->pages_size = 0;
-	} else if (s->pages_used) {
+	if (s->pages_size > TABLE_KEPT)
+		table_free(v->engine->native, s);
+	else if (s->pages_used)
 		memset(s->page, 0, s->pages_size * sizeof(*s->page));
-	}
 	s->pages = s->pages_used = 0;
 	s->id = 0;
 }
@@ -178,6 +194,12 @@ void native_map_reset(struct soft_vcpu *v, struct native_space *s)
 	s->stub.calls = 0;
 	unmap(s, 0, NATIVE_STUB_BASE);
 	unmap(s, NATIVE_STUB_END, NATIVE_USER_END - NATIVE_STUB_END);
+}
+
+void native_map_free(struct soft_vcpu *v, struct native_space *s)
+{
+	table_clear(v, s);
+	table_free(v->engine->native, s);
 }
 
 bool native_code_wanted(struct soft_vcpu *v, uint64_t gpa)
@@ -207,14 +229,21 @@ bool native_code_wanted(struct soft_vcpu *v, uint64_t gpa)
 
 /* ---- Which code may run -------------------------------------------------------- */
 
-/* Does an instruction of those that must not run there begin with 0F at `at`? */
-static bool is_sensitive(const uint8_t *at, unsigned left)
+/* F3 0F C7 F8 and on; without F3 it is RDSEED. */
+static bool is_rdpid(const uint8_t *at)
+{
+	return at[2] >= 0xf8 && (at[-1] == 0xf3 || at[-2] == 0xf3);
+}
+
+/* Does the 0F at `at` belong to an instruction of those that must not run there? There are two bytes before. */
+static bool is_sensitive(const uint8_t *at, unsigned left, bool rdtsc_plain)
 {
 	if (left < 2)
 		return false;
 	switch (at[1]) {
-	case 0xa2: /* CPUID */
 	case 0x31: /* RDTSC */
+		return !rdtsc_plain;
+	case 0xa2: /* CPUID */
 	case 0x02: /* LAR, LSL */
 	case 0x03:
 	case 0x34: /* SYSENTER */
@@ -224,7 +253,7 @@ static bool is_sensitive(const uint8_t *at, unsigned left)
 	case 0x01: /* XGETBV, RDPKRU, WRPKRU, RDTSCP */
 		return left > 2 && (at[2] == 0xd0 || at[2] == 0xee || at[2] == 0xef || at[2] == 0xf9);
 	case 0xc7: /* RDPID; XRSTORS, XSAVEC, XSAVES */
-		return left > 2 && (at[2] >= 0xf8 || (at[2] < 0xc0 && (at[2] >> 3 & 7) >= 3 && (at[2] >> 3 & 7) <= 5));
+		return left > 2 && (is_rdpid(at) || (at[2] < 0xc0 && (at[2] >> 3 & 7) >= 3 && (at[2] >> 3 & 7) <= 5));
 	case 0xae: /* XSAVE, XRSTOR, XSAVEOPT: the host's layout may have more parts than the guest's CPU knows */
 		return left > 2 && at[2] < 0xc0 && (at[2] >> 3 & 7) >= 4 && (at[2] >> 3 & 7) <= 6;
 	}
@@ -254,13 +283,15 @@ static bool is_plausible(const struct insn *i)
 #define VOTERS 16u
 #define RUN_UP 96u /* bytes: decoding from anywhere has met the real code by then */
 #define RUN_ON 64u
+#define PATCHES 64u /* of a page */
 enum meaning { NO_OPCODE, MAYBE_OPCODE, SURE_OPCODE };
 
 /*
  * Is byte `at` of the code the opcode of an instruction? Decoding from several
  * places before it meets real code after a few instructions, so that most agree.
  * In data they agree on something, too: sure is only what lies among plausible
- * instructions.
+ * instructions. Where three bytes are certain, data is unlikely: Linux's vDSO
+ * has some of these instructions between data.
  */
 static enum meaning opcode_at(const uint8_t *code, unsigned size, unsigned at)
 {
@@ -278,7 +309,9 @@ static enum meaning opcode_at(const uint8_t *code, unsigned size, unsigned at)
 			met |= pos == at;
 			memset(&i, 0, sizeof(i));
 			if (insn_decode(&i, code + pos, n, MODE_64 | insn_decode_flags()) != DECODE_OK) {
-				good &= pos < first + RUN_UP / 2 || size - pos < 15;
+				if (n < 15)
+					break; /* it goes on in the next page */
+				good &= pos < first + RUN_UP / 2;
 				pos++;
 				continue;
 			}
@@ -291,6 +324,8 @@ static enum meaning opcode_at(const uint8_t *code, unsigned size, unsigned at)
 		if (from == first)
 			plausible &= good && met;
 	}
+	if (code[at + 1] == 0x01 || (code[at + 1] == 0xc7 && code[at + 2] >= 0xf8))
+		plausible = true;
 	return 10 * votes >= 9 * VOTERS && plausible ? SURE_OPCODE : 3 * votes >= VOTERS ? MAYBE_OPCODE : NO_OPCODE;
 }
 
@@ -303,30 +338,33 @@ enum fitness { UNFIT, FIT, PATCHED };
 static enum fitness patch(struct soft_vcpu *v, uint64_t linear, const uint8_t *page, uint8_t code[LEAD_IN + PAGE_BYTES])
 {
 	uint8_t *p = code + LEAD_IN, *end = p + PAGE_BYTES;
-	enum fitness fitness = FIT;
+	uint16_t found[PATCHES];
 	const uint8_t *before = NULL;
+	unsigned n = 0, from = LEAD_IN;
 	uint64_t gpa;
 
+	memset(code, 0, LEAD_IN);
 	memcpy(p, page, PAGE_BYTES);
 	if (mmu_peek(v, linear - LEAD_IN, &gpa))
 		before = soft_gpa_ptr(v->engine, gpa, NULL);
-	if (before)
+	if (before) {
 		memcpy(code, before, LEAD_IN);
-	while ((p = memchr(p, 0x0f, end - p))) {
-		unsigned from = before ? 0 : LEAD_IN;
-		enum meaning meaning = NO_OPCODE;
-
-		if (is_sensitive(p, end - p))
-			meaning = opcode_at(code + from, LEAD_IN + PAGE_BYTES - from, p - code - from);
-		if (meaning == MAYBE_OPCODE)
-			return UNFIT;
-		if (meaning == SURE_OPCODE) {
-			p[1] = 0x0b;
-			fitness = PATCHED;
-		}
-		p++;
+		from = 0;
 	}
-	return fitness;
+	for (; (p = memchr(p, 0x0f, end - p)); p++) {
+		enum meaning meaning;
+
+		if (!is_sensitive(p, end - p, !atomic_load(&v->engine->native->tsc_moved)))
+			continue;
+		meaning = opcode_at(code + from, LEAD_IN + PAGE_BYTES - from, p - code - from);
+		if (meaning == MAYBE_OPCODE || (meaning == SURE_OPCODE && n == PATCHES))
+			return UNFIT;
+		if (meaning == SURE_OPCODE)
+			found[n++] = p - code;
+	}
+	for (unsigned i = 0; i < n; i++)
+		code[found[i] + 1] = 0x0b;
+	return n ? PATCHED : FIT;
 }
 
 /* ---- Copies ------------------------------------------------------------------------ */
@@ -393,6 +431,7 @@ static enum fitness look_through(struct soft_vcpu *v, uint64_t linear, uint64_t 
 	uint8_t flags = __atomic_fetch_or(byte, PAGE_NATIVE_CODE, __ATOMIC_SEQ_CST);
 	uint8_t code[LEAD_IN + PAGE_BYTES];
 	enum fitness fitness;
+	bool moved;
 
 	/* Another vCPU may be at it right now: then it counts as unfit for this time. */
 	if (flags & PAGE_NATIVE_CODE) {
@@ -401,9 +440,15 @@ static enum fitness look_through(struct soft_vcpu *v, uint64_t linear, uint64_t 
 		*offset = copy_offset(v->engine->native, gpa);
 		return *offset < 0 ? UNFIT : PATCHED;
 	}
+	moved = atomic_load(&v->engine->native->tsc_moved);
 	fitness = patch(v, linear, page, code);
 	if (fitness == FIT)
 		__atomic_fetch_or(byte, PAGE_NATIVE_FIT, __ATOMIC_SEQ_CST);
+	/* Who moved it meanwhile has not seen the flag. */
+	if (atomic_load(&v->engine->native->tsc_moved) != moved) {
+		native_code_written(v->engine, gpa);
+		return UNFIT;
+	}
 	if (fitness == PATCHED)
 		*offset = copy_keep(v->engine->native, gpa, code + LEAD_IN);
 	return fitness == PATCHED && *offset < 0 ? UNFIT : fitness;
@@ -476,18 +521,31 @@ static void map_page(struct soft_vcpu *v, struct native_space *s, uint64_t linea
 
 static bool has_room(struct soft_vcpu *v, struct native_space *s)
 {
-	if (s->pages + MMU_WINDOW <= v->engine->native->pages_max)
-		return true;
-	/* It is not worth it: more memory at a time than the host takes mappings. */
-	s->credit = -1;
-	return false;
+	return s->pages + MMU_WINDOW <= v->engine->native->pages_max &&
+	       (2 * (s->pages_used + MMU_WINDOW) <= s->pages_size || table_grow(v->engine, s, MMU_WINDOW));
+}
+
+/* A TLB that is full loses something: this one all at once. */
+static void make_room(struct soft_vcpu *v, struct native_space *s)
+{
+	uint32_t id = s->id;
+
+	if (has_room(v, s))
+		return;
+	native_map_reset(v, s);
+	s->id = id;
+	if (!has_room(v, s))
+		s->failed = true;
 }
 
 void native_map_around(struct soft_vcpu *v, struct native_space *s, uint64_t linear, bool exec)
 {
 	uint64_t page[MMU_WINDOW], first = linear & ~(uint64_t)(MMU_WINDOW * PAGE_BYTES - 1);
 
-	if (linear >= NATIVE_USER_END || !has_room(v, s))
+	if (linear >= NATIVE_USER_END)
+		return;
+	make_room(v, s);
+	if (s->failed)
 		return;
 	mmu_walk_window(v, linear, page);
 	for (unsigned i = 0; i < MMU_WINDOW; i++) {
@@ -519,7 +577,7 @@ void native_map_known(struct soft_vcpu *v, struct native_space *s)
 			if (m->set[i].key[way] >> 36 == m->id && m->set[i].page[way] & XL_USER)
 				window[n++] = (m->set[i].key[way] & mask) / MMU_WINDOW * MMU_WINDOW * PAGE_BYTES;
 	qsort(window, n, sizeof(*window), by_address);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n && has_room(v, s); i++)
 		if (!i || window[i] != window[i - 1])
 			native_map_around(v, s, window[i], false);
 	free(window);

@@ -25,8 +25,7 @@
 #include "engine/soft/native.h"
 
 /*
- * r12: the list, r13: how many. Ends in INT3, with the error in rax if one
- * failed, else 0.
+ * r12: the list, r13: how many. Ends in INT3, or in UD2 if one failed.
  */
 asm(".pushsection .rodata\n"
     "native_stub_code:\n"
@@ -45,6 +44,7 @@ asm(".pushsection .rodata\n"
     "	dec %r13\n"
     "	cmp $-4096, %rax\n"
     "	jb 1b\n"
+    "	ud2\n"
     "2:	int3\n"
     "	.space 1\n"
     "native_stub_code_end:\n"
@@ -217,20 +217,20 @@ out:
 	return ret;
 }
 
+/* Registers for the stub's code with `calls` to make. */
+static struct native_regs own_regs(unsigned calls)
+{
+	return (struct native_regs){ .rip = NATIVE_STUB_BASE, .r12 = NATIVE_STUB_BASE + NATIVE_STUB_CODE, .r13 = calls, .orig_rax = -1,
+				     .eflags = 0x202, .cs = NATIVE_CS, .ss = NATIVE_SS };
+}
+
 bool native_stub_flush(struct native_stub *s)
 {
-	struct native_regs regs;
+	struct native_regs regs = own_regs(s->calls);
 	int status;
 
 	if (!s->calls)
 		return true;
-	if (ptrace(PTRACE_GETREGS, s->pid, 0, &regs))
-		return false;
-	regs.rip = NATIVE_STUB_BASE;
-	regs.r12 = NATIVE_STUB_BASE + NATIVE_STUB_CODE;
-	regs.r13 = s->calls;
-	regs.orig_rax = -1;
-	regs.eflags = 0x202;
 	s->calls = 0;
 	if (ptrace(PTRACE_SETREGS, s->pid, 0, &regs))
 		return false;
@@ -241,32 +241,23 @@ bool native_stub_flush(struct native_stub *s)
 		if (status < 0)
 			return false;
 		if (WSTOPSIG(status) == SIGTRAP)
-			break;
-		/* A kick that came late, or somebody's signal. */
-		if (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGSYS)
+			return true;
+		/* Else a kick that came late, or somebody's signal. */
+		if (WSTOPSIG(status) == SIGSEGV || WSTOPSIG(status) == SIGSYS || WSTOPSIG(status) == SIGILL)
 			return false;
 	}
-	return !ptrace(PTRACE_GETREGS, s->pid, 0, &regs) && (long)regs.rax == 0;
 }
 
 bool native_stub_trip(struct native_stub *s)
 {
-	uint8_t area[8192];
-	struct iovec iov = { area, sizeof(area) };
-	struct native_regs regs;
+	struct native_regs regs = own_regs(1);
 	int status;
 
-	if (ptrace(PTRACE_GETREGS, s->pid, 0, &regs) || ptrace(PTRACE_GETREGSET, s->pid, NATIVE_NT_XSTATE, &iov))
-		return false;
-	regs.rip = NATIVE_STUB_BASE;
-	regs.r12 = NATIVE_STUB_BASE + NATIVE_STUB_CODE;
-	regs.r13 = 1;
-	regs.orig_rax = -1;
-	regs.eflags = 0x202;
-	if (ptrace(PTRACE_SETREGS, s->pid, 0, &regs) || ptrace(PTRACE_SETREGSET, s->pid, NATIVE_NT_XSTATE, &iov) ||
-	    ptrace(PTRACE_SYSEMU, s->pid, 0, 0))
+	if (ptrace(PTRACE_SETREGS, s->pid, 0, &regs) || ptrace(PTRACE_SYSEMU, s->pid, 0, 0))
 		return false;
 	status = native_stub_wait(s);
+	if (status < 0 || ptrace(PTRACE_GETREGS, s->pid, 0, &regs))
+		return false;
 	return status >= 0 && WSTOPSIG(status) == (SIGTRAP | 0x80);
 }
 

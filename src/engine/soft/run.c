@@ -63,6 +63,8 @@ static __attribute__((noinline)) uint64_t run_translated(struct soft_vcpu *v, st
 	trans_remember(v, v->rip, b, jump_is_global(v, v->rip));
 	s->site = unlikely(v->lockstep != NULL) ? lockstep_run(v, b) : trans_run(v, b);
 	s->site_epoch = s->epoch;
+	if (v->mode != MODE_64)
+		v->next_rip = (uint32_t)v->next_rip;
 	v->rip = v->next_rip;
 	return v->rip;
 }
@@ -74,7 +76,7 @@ static __attribute__((noinline)) uint64_t run_translated(struct soft_vcpu *v, st
  */
 soft_inline void run_blocks(struct soft_vcpu *v, bool wide)
 {
-	const bool translate = wide && trans_on(v);
+	const bool translate = trans_on(v);
 	uint64_t rip = v->rip, start = 0;
 	struct block *b = NULL, *next;
 
@@ -94,7 +96,7 @@ soft_inline void run_blocks(struct soft_vcpu *v, bool wide)
 linked:
 		b = next;
 		start = rip;
-		if (wide && translate && trans_ready(v, b)) {
+		if (translate && (wide || trans_flat(v)) && trans_ready(v, b)) {
 			rip = run_translated(v, b);
 			b = NULL;
 			if (unlikely(atomic_load_explicit(&v->request, memory_order_relaxed) | v->shadow))
@@ -222,6 +224,10 @@ static enum vcpu_exit run_events(struct soft_vcpu *v)
 	enum native_result native;
 
 	for (;;) {
+		if (unlikely(v->lockstep != NULL) && soft_turn_wanted(v->engine) && ++v->lockstep->turns % LOCKSTEP_TURN == 0) {
+			soft_leave(v);
+			soft_enter(v);
+		}
 		if (v->event.active) {
 			if (!excp_deliver(v))
 				return VCPU_EXIT_SHUTDOWN;
@@ -289,6 +295,8 @@ static enum vcpu_exit run(struct soft_vcpu *v)
 	struct soft_vcpu *outer = soft_current;
 	enum vcpu_exit exit;
 
+	if (unlikely(v->engine->tsc_fresh))
+		atomic_store(&v->engine->tsc_fresh, false);
 	soft_current = v;
 	soft_enter(v);
 	block_set_quiet(v, false);

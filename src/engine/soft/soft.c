@@ -31,9 +31,8 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 	}
 	e->engine.ops = &engine_soft_ops;
 	e->engine.config = *config;
-	if (config->lockstep && (config->cpus > 1 || config->no_translate)) {
-		err_set(err, EINVAL, config->no_translate ? "engine soft: lockstep=on compares translated code: leave translate=off out" :
-			"engine soft: lockstep=on takes one vCPU");
+	if (config->lockstep && config->no_translate) {
+		err_set(err, EINVAL, "engine soft: lockstep=on compares translated code: leave translate=off out");
 		free(e);
 		return NULL;
 	}

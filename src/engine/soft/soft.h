@@ -207,7 +207,7 @@ enum {
 #define TRANS_HASH 0x9e3779b1u
 struct trans_jump {
 	uint64_t linear;
-	uint32_t ctx;  /* address-space id << 2 | TLB_*; 0: empty */
+	uint32_t ctx;  /* trans_ctx(); 0: empty */
 	uint32_t code; /* offset in the code's memory */
 };
 /* The guest's vector registers are in the host's, and */
@@ -258,6 +258,7 @@ struct soft_vcpu {
 	uint8_t seg_flat;   /* bit per SEG_*: base 0, limit 4 GiB - 1, writable data (or code in 64-bit mode): no checks needed */
 	uint8_t ac_check;   /* CR0.AM && EFLAGS.AC && CPL 3: alignment checks are on */
 	uint8_t vec_live;   /* VEC_LIVE_*: vec_sync() */
+	uint8_t vec_away;   /* all of the vector state is in a process of native.c: vec_home() */
 	uint64_t insns;     /* instructions retired */
 
 	struct cpu_segment seg[SEG_COUNT], ldtr, tr;
@@ -356,6 +357,7 @@ struct soft_engine {
 	struct timers *timers;      /* timer.c: one thread for all APIC timers */
 	uint8_t *page_flags;        /* PAGE_*, by physical page number */
 	_Atomic bool frozen;        /* engine_clock(): since these moments of the host's clocks */
+	_Atomic bool tsc_fresh;     /* nobody has run since power-on, to read the TSC */
 	uint64_t frozen_tsc, frozen_ns;
 	_Atomic bool extint;
 	struct soft_stop *stop; /* stop.c: the safe point */
@@ -509,6 +511,8 @@ enum native_result native_try(struct soft_vcpu *v);
 void native_tick(struct soft_vcpu *v);
 /* The vCPU's thread does something else for a while. */
 void native_unpin(struct soft_vcpu *v);
+/* Fetch the vector state; own thread. */
+void native_vec_home(struct soft_vcpu *v);
 /* A TLB entry has gone; all of an address-space id have (0: of every id). */
 void native_page_flushed(struct soft_vcpu *v, uint32_t id, uint64_t linear);
 void native_id_flushed(struct soft_vcpu *v, uint32_t id);
@@ -519,6 +523,9 @@ bool native_may_write(struct soft_engine *e, uint64_t gpa);
 /* As native_may_write(), and none does any more. Between soft_enter() and soft_leave(); pointers and TLB entries are void if true. */
 bool native_code_wanted(struct soft_vcpu *v, uint64_t gpa);
 void native_slots_changed(struct soft_engine *e);
+/* The guest's TSC is no longer the host's: RDTSC must not run natively any more. Own thread's or while all stand still. */
+void native_tsc_moved(struct soft_engine *e);
+
 void native_get_stats(struct soft_engine *e, struct engine_stats *stats);
 void native_engine_init(struct soft_engine *e);
 void native_engine_free(struct soft_engine *e);
@@ -605,6 +612,12 @@ uint64_t vec_xinuse(struct soft_vcpu *v);
 #define VEC_LIVE_X87 1   /* the host's x87 unit holds the guest's registers, FCW and FSW */
 #define VEC_LIVE_MXCSR 2 /* the host's MXCSR is the guest's (all exceptions masked) */
 #define VEC_LIVE_MMX 4   /* the host's x87 tags are not clean */
+/* Before any use of ymm[] and fx[]. */
+static inline void vec_home(struct soft_vcpu *v)
+{
+	if (__builtin_expect(v->vec_away, 0))
+		native_vec_home(v);
+}
 void vec_sync_slow(struct soft_vcpu *v);
 static inline void vec_sync(struct soft_vcpu *v)
 {

@@ -17,6 +17,33 @@ static void wait_for_change(struct soft_stop *s)
 	pthread_cond_wait(&s->cond, &s->lock);
 }
 
+/* In lock-step no other vCPU may see what will be undone, nor write to what will be compared. */
+static void turn_begin(struct soft_stop *s)
+{
+	uint64_t ticket;
+
+	pthread_mutex_lock(&s->lock);
+	ticket = s->turns++;
+	while (s->turn != ticket)
+		pthread_cond_wait(&s->turn_cond, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void turn_end(struct soft_stop *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->turn++;
+	pthread_cond_broadcast(&s->turn_cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+bool soft_turn_wanted(struct soft_engine *e)
+{
+	struct soft_stop *s = e->stop;
+
+	return __atomic_load_n(&s->turns, __ATOMIC_RELAXED) - __atomic_load_n(&s->turn, __ATOMIC_RELAXED) > 1;
+}
+
 /* Slots may have changed while this vCPU counted as stopped. */
 static void catch_up(struct soft_vcpu *v)
 {
@@ -30,6 +57,7 @@ void soft_leave(struct soft_vcpu *v)
 {
 	struct soft_stop *s = v->engine->stop;
 
+	vec_home(v);
 	vec_sync(v);
 	v->lockstep_touched = true;
 	if (!v->park->in_guest) {
@@ -45,6 +73,8 @@ void soft_leave(struct soft_vcpu *v)
 		pthread_cond_broadcast(&s->cond);
 		pthread_mutex_unlock(&s->lock);
 	}
+	if (unlikely(v->lockstep != NULL))
+		turn_end(s);
 }
 
 void soft_enter(struct soft_vcpu *v)
@@ -55,6 +85,8 @@ void soft_enter(struct soft_vcpu *v)
 		v->park->outside--;
 		return;
 	}
+	if (unlikely(v->lockstep != NULL))
+		turn_begin(s);
 	/* Either this sees the stop, or the stopper sees that the vCPU is in. */
 	atomic_store(&v->park->in_guest, true);
 	if (unlikely(atomic_load(&s->active))) {
@@ -174,6 +206,7 @@ int stop_engine_init(struct soft_engine *e)
 		return -ENOMEM;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->cond, NULL);
+	pthread_cond_init(&s->turn_cond, NULL);
 	e->stop = s;
 	return 0;
 }
@@ -184,6 +217,7 @@ void stop_engine_free(struct soft_engine *e)
 		return;
 	pthread_mutex_destroy(&e->stop->lock);
 	pthread_cond_destroy(&e->stop->cond);
+	pthread_cond_destroy(&e->stop->turn_cond);
 	free(e->stop);
 	e->stop = NULL;
 }

@@ -19,6 +19,7 @@
 #include <x86intrin.h>
 
 #include "engine/soft/lapic.h"
+#include "util/threads.h"
 
 /* A periodic timer faster than this would only keep the host busy. */
 #define MIN_PERIOD_NS 50000u
@@ -111,6 +112,7 @@ static void *timer_thread(void *opaque)
 	struct timers *t = opaque;
 	uint64_t ticks;
 
+	thread_begin(THREAD_TIMER);
 	for (;;) {
 		if (read(t->fd, &ticks, sizeof(ticks)) < 0)
 			assert(errno == EINTR || errno == EAGAIN);
@@ -527,6 +529,7 @@ void soft_clock(struct engine *engine, bool run)
 {
 	struct soft_engine *e = soft_engine(engine);
 	struct timers *t = e->timers;
+	bool fresh = atomic_load(&e->tsc_fresh);
 
 	if (e->frozen == !run)
 		return;
@@ -534,7 +537,9 @@ void soft_clock(struct engine *engine, bool run)
 		pthread_mutex_lock(&t->apics_lock);
 	if (run) {
 		if (t)
-			skip_time(t, __rdtsc() - e->frozen_tsc, soft_now() - e->frozen_ns);
+			skip_time(t, fresh ? 0 : __rdtsc() - e->frozen_tsc, soft_now() - e->frozen_ns);
+		if (!fresh)
+			native_tsc_moved(e);
 		e->frozen = false;
 	} else {
 		e->frozen_tsc = __rdtsc();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The translator: hot decoded blocks of 64-bit mode become host code.
+ * The translator: hot decoded blocks of 64-bit mode, and of 32-bit code in flat segments, become host code.
  *
  *   trans_form.c   what a decoded instruction reads, writes and how it is re-emitted
  *   trans_emit.h   the assembler
@@ -71,11 +71,27 @@ static inline struct trans_jump *trans_jump_at(struct soft_vcpu *v, uint64_t lin
 	return &v->xl.jump[n * TRANS_HASH >> (32 - TRANS_JUMP_BITS)];
 }
 
+/* What code that is found by its linear address is for. */
+static inline uint32_t trans_ctx(const struct soft_vcpu *v, uint32_t id)
+{
+	_Static_assert(TLB_ID_BITS <= 29 && TLB_SLOW <= 3, "address space, mode and view in 32 bits");
+	return id << 3 | (v->mode == MODE_32) << 2 | v->tlb_view;
+}
+
+/* 32-bit code whose segments, but for FS and GS, are all of the address space: then there are none to think of. */
+static inline bool trans_flat(const struct soft_vcpu *v)
+{
+	const unsigned flat = 1u << SEG_ES | 1u << SEG_SS | 1u << SEG_DS;
+
+	return v->mode == MODE_32 && v->stack_size == 4 && (v->seg_flat & flat) == flat && !v->seg[SEG_CS].base &&
+	       v->seg[SEG_CS].limit == UINT32_MAX;
+}
+
 /* Before code runs: what of it depends on the address space. */
 static inline void trans_context(struct soft_vcpu *v)
 {
-	v->xl.ctx = v->mmu->id << 2 | v->tlb_view;
-	v->xl.global_ctx = v->mmu->global_id << 2 | v->tlb_view;
+	v->xl.ctx = trans_ctx(v, v->mmu->id);
+	v->xl.global_ctx = trans_ctx(v, v->mmu->global_id);
 	v->xl.salt = jump_salt(v->mmu->id);
 }
 
@@ -108,11 +124,11 @@ enum trans_kind {
 	K_NOP,
 	K_RM,      /* ModRM, with registers renamed */
 	K_PLAIN,   /* no explicit operand but an immediate */
-	K_MOV_IMM, K_BSWAP, /* register in the opcode */
+	K_MOV_IMM, K_BSWAP, K_INC_REG, /* register in the opcode */
 	K_XCHG_A,
 	K_LEA,
 	/* From here on they may fault whatever their operands are. */
-	K_VEC, K_SYS, K_BMI, K_DIV, K_PUSH_REG, K_PUSH_IMM, K_POP_REG, K_LEAVE,
+	K_VEC, K_SYS, K_BMI, K_DIV, K_MOFFS, K_PUSH_REG, K_PUSH_IMM, K_POP_REG, K_LEAVE,
 	K_JCC, K_JMP, K_CALL, K_RET, K_JMP_IND, K_CALL_IND,
 };
 
@@ -124,6 +140,12 @@ struct trans_form {
 	bool sets;               /* touches the host's flags at all */
 };
 void trans_form(const struct insn *i, struct trans_form *f);
+
+/* Bytes of an address, and of what near branches and most pushes move. */
+static inline unsigned trans_width(const struct insn *i)
+{
+	return i->mode == MODE_64 ? 8 : 4;
+}
 
 /* AH..BH: a register of one byte in an instruction without REX. */
 static inline bool trans_high_byte(const struct insn *i, unsigned n, unsigned size)
@@ -195,6 +217,7 @@ struct trans {
 	const uint8_t *base;    /* of block numbers */
 	uint8_t *w;             /* write position, in the writable mapping */
 	unsigned view;
+	bool narrow;            /* 32-bit code: addresses, pushes and branches are */
 	bool in_host, in_mem;   /* where the flags are */
 	unsigned off;           /* of the instruction at work, from the start of its page */
 	const struct insn *insn;

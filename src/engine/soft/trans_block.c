@@ -29,7 +29,8 @@ static void indirect(struct trans *t, int32_t sp, bool miss_handler)
 	op_rr(t, 0xc1, 4, T2);
 	e8(t, 4);
 	op_mem(t, 0x3b | OP_W, T1, H_SP, T2, 0, TMEM(xl.jump) + (int32_t)offsetof(struct trans_jump, linear));
-	trans_stub_add(t, miss_handler ? STUB_HANDLER : STUB_INDIRECT_MISS, op_jump(t, 5))->back = t->w;
+	s = trans_stub_add(t, miss_handler ? STUB_HANDLER : STUB_INDIRECT_MISS, op_jump(t, 5));
+	s->back = t->w;
 	op_mem(t, 0x8b | OP_W, T2, H_SP, T2, 0, TMEM(xl.jump) + (int32_t)offsetof(struct trans_jump, ctx));
 	op_v(t, 0x3b, T2, TMEM(xl.ctx));
 	s = trans_stub_add(t, miss_handler ? STUB_INDIRECT_MISS_HANDLER : STUB_INDIRECT_GLOBAL, op_jump(t, 5));
@@ -38,7 +39,7 @@ static void indirect(struct trans *t, int32_t sp, bool miss_handler)
 	e8(t, 32);
 	op_v(t, 0x03 | OP_W, T2, TMEM(xl.code));
 	if (sp)
-		op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_GUEST_SP, H_NONE, 0, sp);
+		op_mem(t, 0x8d | OP_A(t), H_GUEST_SP, H_GUEST_SP, H_NONE, 0, sp);
 	op_rr(t, 0x81 | OP_W, 4, T1);
 	e32(t, (uint32_t)-4096);
 	op_v(t, 0x89 | OP_W, T1, TMEM(xl.page));
@@ -53,7 +54,7 @@ static void flags_out(struct trans *t)
 static void page_plus(struct trans *t, unsigned reg, int32_t off)
 {
 	op_v(t, 0x8b | OP_W, reg, TMEM(xl.page));
-	op_mem(t, 0x8d | OP_W, reg, reg, H_NONE, 0, off);
+	op_mem(t, 0x8d | OP_A(t), reg, reg, H_NONE, 0, off);
 }
 
 /* To `target` bytes from the page's start, on condition `cc` (16: always). */
@@ -69,18 +70,19 @@ static void direct(struct trans *t, unsigned cc, int32_t target)
 
 static void push_return(struct trans *t)
 {
-	int32_t disp = trans_access(t, H_GUEST_SP, -8, 8, true);
+	unsigned width = trans_width(t->insn);
+	int32_t disp = trans_access(t, H_GUEST_SP, -(int32_t)width, width, true);
 	bool alone = !t->now->group;
 
 	if (alone)
 		op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
 	page_plus(t, T2, (int32_t)(t->off + t->insn->len));
-	op_mem(t, 0x89 | OP_W, T2, T1, H_NONE, 0, disp);
+	op_mem(t, 0x89 | OP_A(t), T2, T1, H_NONE, 0, disp);
 	if (alone)
 		op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
 	else
 		t->in_t2 = 0;
-	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_GUEST_SP, H_NONE, 0, -8);
+	op_mem(t, 0x8d | OP_A(t), H_GUEST_SP, H_GUEST_SP, H_NONE, 0, -(int32_t)width);
 	trans_written_check(t, disp);
 }
 
@@ -92,13 +94,13 @@ static void target_in(struct trans *t)
 
 	flags_out(t);
 	if (i->is_mem) {
-		int32_t disp = trans_operand(t, 8, false, 1);
+		int32_t disp = trans_operand(t, trans_width(i), false, 1);
 
-		op_mem(t, 0x8b | OP_W, T1, T1, H_NONE, 0, disp);
+		op_mem(t, 0x8b | OP_A(t), T1, T1, H_NONE, 0, disp);
 	} else if (h == H_NONE) {
-		op_v(t, 0x8b | OP_W, T1, gpr_disp(i->rm));
+		op_v(t, 0x8b | OP_A(t), T1, gpr_disp(i->rm));
 	} else {
-		op_rr(t, 0x8b | OP_W, T1, h);
+		op_rr(t, 0x8b | OP_A(t), T1, h);
 	}
 }
 
@@ -142,9 +144,9 @@ static void branch_emit(struct trans *t, const struct trans_form *f)
 		break;
 	case K_RET:
 		flags_out(t);
-		disp = trans_access(t, H_GUEST_SP, 0, 8, false);
-		op_mem(t, 0x8b | OP_W, T1, T1, H_NONE, 0, disp);
-		indirect(t, 8 + (int32_t)(uint16_t)i->imm, true);
+		disp = trans_access(t, H_GUEST_SP, 0, trans_width(i), false);
+		op_mem(t, 0x8b | OP_A(t), T1, T1, H_NONE, 0, disp);
+		indirect(t, (int32_t)trans_width(i) + (uint16_t)i->imm, true);
 		break;
 	case K_JMP_IND:
 		target_in(t);
@@ -153,7 +155,8 @@ static void branch_emit(struct trans *t, const struct trans_form *f)
 	case K_CALL_IND:
 		target_in(t);
 		/* A non-canonical target faults before the push. */
-		trans_canonical(t);
+		if (!t->narrow)
+			trans_canonical(t);
 		op_v(t, 0x89 | OP_W, T1, TMEM(xl.tmp[0]));
 		push_return(t);
 		op_v(t, 0x8b | OP_W, T1, TMEM(xl.tmp[0]));
@@ -411,6 +414,7 @@ bool trans_block_emit(struct trans *t, uint32_t *code_at)
 
 	trans_unit(t);
 	t->off = t->b->gpa & PAGE_MASK;
+	t->narrow = t->b->key == MODE_32;
 	t->in_host = false;
 	t->in_mem = true;
 	t->stubs = 0;

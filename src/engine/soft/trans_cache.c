@@ -64,6 +64,9 @@ uintptr_t trans_handler_call(struct soft_vcpu *v, const struct insn *i, uint64_t
 		return trans_next(v);
 	if (unlikely(assumptions(v) != before))
 		return CALL_LEAVE;
+	/* A segment register may have been loaded. */
+	if (unlikely(i->mode != MODE_64) && !trans_flat(v))
+		return CALL_LEAVE;
 	v->insns += rest;
 	return CALL_GO_ON;
 }
@@ -78,7 +81,7 @@ uintptr_t trans_written_call(struct soft_vcpu *v, const struct insn *i, uint64_t
 	unsigned size;
 
 	trans_form(i, &f);
-	size = f.kind == K_RM || f.kind == K_VEC ? f.size : 8;
+	size = f.kind == K_RM || f.kind == K_VEC || f.kind == K_MOFFS ? f.size : trans_width(i);
 	page_written(v->engine, gpa, size);
 	if (insn_ends_block(i) || assumptions(v) == before)
 		return CALL_GO_ON;
@@ -603,7 +606,7 @@ void trans_link(struct soft_vcpu *v, uint32_t site, uint64_t epoch, struct block
 	from = block_by_number(v->blocks, s->from);
 	if (!atomic_load(&from->n) || !atomic_load(&to->n) || to->trans <= TRANS_NEVER || to->trans_view != s->view)
 		goto out;
-	if ((from->gpa ^ to->gpa) & ~PAGE_MASK || (to->gpa & PAGE_MASK) != s->target)
+	if ((from->gpa ^ to->gpa) & ~PAGE_MASK || from->key != to->key || (to->gpa & PAGE_MASK) != s->target)
 		goto out;
 	if (to->gpa2 == BLOCK_ONE_PAGE) {
 		at = s->dirty && to->trans_needs_flags ? s->saved : s->direct;
@@ -642,7 +645,7 @@ void trans_remember(struct soft_vcpu *v, uint64_t linear, const struct block *b,
 	v->xl.salt = jump_salt(v->mmu->id);
 	j = trans_jump_at(v, linear);
 	j->linear = linear;
-	j->ctx = (global ? v->mmu->global_id : v->mmu->id) << 2 | v->tlb_view;
+	j->ctx = trans_ctx(v, global ? v->mmu->global_id : v->mmu->id);
 	j->code = code;
 }
 

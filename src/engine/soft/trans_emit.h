@@ -9,6 +9,9 @@ enum { H_AX, H_CX, H_DX, H_BX, H_SP, H_BP, H_SI, H_DI, H_8, H_9, T1, T2, H_12, H
 #define H_GUEST_SP H_9
 #define TMEM(field) ((int32_t)offsetof(struct soft_vcpu, field))
 
+/* For what is as wide as an address. */
+#define OP_A(t) ((t)->narrow ? 0 : OP_W)
+
 /* Host register of guest register n, or H_NONE: it is in v->gpr[]. */
 static inline unsigned host_reg(unsigned n)
 {

@@ -86,7 +86,7 @@ static void form_group5(const struct insn *i, struct trans_form *f, unsigned siz
 		flags_form(f, 0, ALL & ~FL_CF);
 		break;
 	case 2: case 4:
-		if (i->opcode == 0xff && i->opsize == 8)
+		if (i->opcode == 0xff && i->opsize == trans_width(i))
 			f->kind = (i->modrm >> 3 & 7) == 2 ? K_CALL_IND : K_JMP_IND;
 		break;
 	}
@@ -94,7 +94,7 @@ static void form_group5(const struct insn *i, struct trans_form *f, unsigned siz
 
 static void form_1b(const struct insn *i, struct trans_form *f)
 {
-	unsigned op = i->opcode, size = insn_width(i);
+	unsigned op = i->opcode, size = insn_width(i), width = trans_width(i);
 
 	switch (op) {
 	case 0x00 ... 0x3f:
@@ -108,12 +108,17 @@ static void form_1b(const struct insn *i, struct trans_form *f)
 			alu_flags(f, op >> 3);
 		}
 		break;
+	case 0x40 ... 0x4f:
+		f->kind = K_INC_REG;
+		f->size = i->opsize;
+		flags_form(f, 0, ALL & ~FL_CF);
+		break;
 	case 0x50 ... 0x57:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_PUSH_REG;
 		break;
 	case 0x58 ... 0x5f:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_POP_REG;
 		break;
 	case 0x63:
@@ -123,7 +128,7 @@ static void form_1b(const struct insn *i, struct trans_form *f)
 		}
 		break;
 	case 0x68: case 0x6a:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_PUSH_IMM;
 		break;
 	case 0x69: case 0x6b:
@@ -131,7 +136,7 @@ static void form_1b(const struct insn *i, struct trans_form *f)
 		flags_form(f, 0, PRODUCT);
 		break;
 	case 0x70 ... 0x7f:
-		if (i->opsize == 8) {
+		if (i->opsize == width) {
 			f->kind = K_JCC;
 			f->reads = condition_reads(op & 15);
 		}
@@ -148,7 +153,7 @@ static void form_1b(const struct insn *i, struct trans_form *f)
 	case 0x88: case 0x89: rm_form(f, ROLE_R, ROLE_W, size); break;
 	case 0x8a: case 0x8b: rm_form(f, ROLE_W, ROLE_R, size); break;
 	case 0x8d:
-		if (i->opsize >= 4 && i->addrsize == 8)
+		if (i->opsize >= 4 && i->addrsize == width)
 			f->kind = K_LEA;
 		break;
 	case 0x90 ... 0x97:
@@ -157,6 +162,12 @@ static void form_1b(const struct insn *i, struct trans_form *f)
 		f->kind = op == 0x90 && i->rm == R_AX ? K_NOP : K_XCHG_A;
 		break;
 	case 0x98: case 0x99: f->kind = K_PLAIN; break;
+	case 0xa0 ... 0xa3:
+		if (width == 4 && i->addrsize == 4) {
+			f->kind = K_MOFFS;
+			f->size = (uint8_t)size;
+		}
+		break;
 	case 0xa8: case 0xa9:
 		f->kind = K_PLAIN;
 		flags_form(f, 0, ALL);
@@ -182,20 +193,20 @@ static void form_1b(const struct insn *i, struct trans_form *f)
 		shift_flags(f, i, -1, size);
 		break;
 	case 0xc2: case 0xc3:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_RET;
 		break;
 	case 0xc6: case 0xc7: rm_form(f, 0, ROLE_W, size); break;
 	case 0xc9:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_LEAVE;
 		break;
 	case 0xe8:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_CALL;
 		break;
 	case 0xe9: case 0xeb:
-		if (i->opsize == 8)
+		if (i->opsize == width)
 			f->kind = K_JMP;
 		break;
 	case 0xf5:
@@ -223,7 +234,7 @@ static void form_0f(const struct insn *i, struct trans_form *f)
 		f->reads = condition_reads(op & 15);
 		break;
 	case 0x80 ... 0x8f:
-		if (i->opsize == 8) {
+		if (i->opsize == trans_width(i)) {
 			f->kind = K_JCC;
 			f->reads = condition_reads(op & 15);
 		}
@@ -312,11 +323,27 @@ static void form_vex(const struct insn *i, struct trans_form *f)
 	flags_form(f, 0, i->opcode == 0xf7 ? FL_ZF | FL_CF | FL_OF : FL_ZF | FL_SF | FL_CF | FL_OF);
 }
 
+/*
+ * What 32-bit code has of its own: segments that may be anything, 16-bit
+ * addresses, and bits that name nothing there but something in the host's mode
+ * (VEX.W, the upper register number in an immediate).
+ */
+static bool narrow_oddity(const struct insn *i)
+{
+	bool memory = i->is_mem || (i->map == MAP_1B && i->opcode >= 0xa0 && i->opcode <= 0xa3);
+
+	if (i->mode != MODE_32)
+		return i->mode != MODE_64;
+	if (memory && (i->addrsize != 4 || i->seg == SEG_CS))
+		return true;
+	return i->prefixes & PFX_VEX && (i->rex & 8 || (i->map == MAP_0F3A && i->opcode >= 0x4a && i->opcode <= 0x4c));
+}
+
 void trans_form(const struct insn *i, struct trans_form *f)
 {
 	memset(f, 0, sizeof(*f));
 	f->kind = K_HANDLER;
-	if (i->fn != int_ud && i->fn != insn_undefined && i->fn != insn_protection && !trans_sys_form(i, f) &&
+	if (!narrow_oddity(i) && i->fn != int_ud && i->fn != insn_undefined && i->fn != insn_protection && !trans_sys_form(i, f) &&
 	    !trans_vec_form(i, f)) {
 		if (i->prefixes & PFX_VEX)
 			form_vex(i, f);
@@ -345,7 +372,7 @@ void trans_form(const struct insn *i, struct trans_form *f)
 		f->kills = 0;
 		f->sets = true;
 	}
-	if (i->is_mem && i->addrsize != 8 && f->kind != K_SYS && (i->base == REG_RIP || (f->kind != K_RM && f->kind != K_VEC)) && f->kind != K_NOP) {
+	if (i->is_mem && i->addrsize != trans_width(i) && f->kind != K_SYS && (i->base == REG_RIP || (f->kind != K_RM && f->kind != K_VEC)) && f->kind != K_NOP) {
 		memset(f, 0, sizeof(*f));
 		f->reads = ALL;
 		f->sets = true;

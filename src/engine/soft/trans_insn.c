@@ -142,7 +142,7 @@ static void linear(struct trans *t, int32_t more)
 	const struct insn *i = t->insn;
 
 	address(t, 0x8d | (i->addrsize == 8 ? OP_W : 0), T1, more);
-	if (i->seg != SEG_NONE)
+	if (i->seg != SEG_NONE && !t->narrow)
 		op_v(t, 0x03 | OP_W, T1, TMEM(seg) + (int32_t)(i->seg * sizeof(struct cpu_segment) +
 							       offsetof(struct cpu_segment, base)));
 }
@@ -219,7 +219,7 @@ static int32_t span_look(struct trans *t, const struct trans_item *it, unsigned 
 	if (base == H_NONE)
 		linear(t, -it->at);
 	else
-		op_mem(t, 0x8d | OP_W, T1, base, H_NONE, 0, disp - it->at);
+		op_mem(t, 0x8d | OP_A(t), T1, base, H_NONE, 0, disp - it->at);
 	trans_lookup(t, t->group[it->group].size, t->group[it->group].write);
 	t->stub[first].apart = true;
 	t->stub[first].rest = (uint8_t)(&t->item[t->items - 1] - it);
@@ -231,6 +231,32 @@ static int32_t span_look(struct trans *t, const struct trans_item *it, unsigned 
 	}
 	t->in_t1 = it->group;
 	return it->at;
+}
+
+/*
+ * FS and GS in 32-bit code, where threads have their data: T1 is an offset. In
+ * line if the segment can be written and has no end, and the operand does not wrap.
+ */
+static void narrow_segment(struct trans *t, unsigned size)
+{
+	const struct insn *i = t->insn;
+	int32_t at = TMEM(seg) + (int32_t)(i->seg * sizeof(struct cpu_segment));
+
+	if (!t->narrow || (i->seg != SEG_FS && i->seg != SEG_GS))
+		return;
+	op_rr(t, 0x83, 7, T1);
+	e8(t, -size & 0xff);
+	trans_stub_add(t, STUB_HANDLER, op_jump(t, 7)); /* ja */
+	op_v(t, 0x83, 7, at + (int32_t)offsetof(struct cpu_segment, limit));
+	e8(t, 0xff);
+	trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
+	op_v(t, 0x8b, T2, at + (int32_t)offsetof(struct cpu_segment, attr));
+	op_rr(t, 0x81, 4, T2);
+	e32(t, SEG_ATTR_UNUSABLE | SEG_ATTR_S | 0xe);
+	op_rr(t, 0x83, 7, T2);
+	e8(t, SEG_ATTR_S | 2);
+	trans_stub_add(t, STUB_HANDLER, op_jump(t, 5));
+	op_v(t, 0x03, T1, at + (int32_t)offsetof(struct cpu_segment, base));
 }
 
 int32_t trans_access(struct trans *t, unsigned base, int32_t disp, unsigned size, bool write)
@@ -246,10 +272,12 @@ int32_t trans_access(struct trans *t, unsigned base, int32_t disp, unsigned size
 		return it->at;
 	}
 	trans_flags_keep(t, t->live_in);
-	if (base == H_NONE)
+	if (base == H_NONE) {
 		trans_linear(t);
-	else
-		op_mem(t, 0x8d | OP_W, T1, base, H_NONE, 0, disp);
+		narrow_segment(t, size);
+	} else {
+		op_mem(t, 0x8d | OP_A(t), T1, base, H_NONE, 0, disp);
+	}
 	trans_lookup(t, size, write);
 	return 0;
 }
@@ -490,6 +518,31 @@ static void opcode_reg_emit(struct trans *t, const struct trans_form *f)
 	operand_out(t, i->rm, role, T1);
 }
 
+/* INC and DEC of 32-bit code: their bytes are REX prefixes here. */
+static void inc_emit(struct trans *t, const struct trans_form *f)
+{
+	const struct insn *i = t->insn;
+
+	flags_ready(t, f);
+	op_rr(t, 0xff | (i->opsize == 2 ? OP_66 : 0), i->opcode >> 3 & 1, host_reg(i->rm));
+	flags_done(t, f);
+}
+
+/* MOV between AL, AX or EAX and an address in the instruction, in 32-bit code. */
+static void moffs_emit(struct trans *t, const struct trans_form *f)
+{
+	const struct insn *i = t->insn;
+	bool store = i->opcode & 2;
+
+	trans_flags_keep(t, t->live_in);
+	mov_imm64(t, T1, (uint32_t)i->imm);
+	narrow_segment(t, f->size);
+	trans_lookup(t, f->size, store);
+	op_mem(t, (f->size == 1 ? 0x88 : 0x89) | (f->size == 2 ? OP_66 : 0) | (store ? 0 : 2), H_AX, T1, H_NONE, 0, 0);
+	if (store)
+		trans_written_check(t, 0);
+}
+
 static void xchg_emit(struct trans *t)
 {
 	const struct insn *i = t->insn;
@@ -510,20 +563,21 @@ static void lea_emit(struct trans *t)
 
 static void sp_add(struct trans *t, int32_t n)
 {
-	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_GUEST_SP, H_NONE, 0, n);
+	op_mem(t, 0x8d | OP_A(t), H_GUEST_SP, H_GUEST_SP, H_NONE, 0, n);
 }
 
 static void push_emit(struct trans *t, bool imm)
 {
 	const struct insn *i = t->insn;
 	bool alone = !t->now->group;
-	int32_t disp = trans_access(t, H_GUEST_SP, -8, 8, true);
+	unsigned width = trans_width(i);
+	int32_t disp = trans_access(t, H_GUEST_SP, -(int32_t)width, width, true);
 
 	if (imm) {
-		op_mem(t, 0xc7 | OP_W, 0, T1, H_NONE, 0, disp);
+		op_mem(t, 0xc7 | OP_A(t), 0, T1, H_NONE, 0, disp);
 		e32(t, (uint32_t)i->imm);
 	} else if (host_reg(i->rm) != H_NONE) {
-		op_mem(t, 0x89 | OP_W, host_reg(i->rm), T1, H_NONE, 0, disp);
+		op_mem(t, 0x89 | OP_A(t), host_reg(i->rm), T1, H_NONE, 0, disp);
 	} else {
 		if (alone)
 			op_v(t, 0x89 | OP_W, T2, TMEM(xl.tmp[1]));
@@ -533,29 +587,30 @@ static void push_emit(struct trans *t, bool imm)
 			op_v(t, 0x8b | OP_W, T2, TMEM(xl.tmp[1]));
 		t->in_t2 = 0;
 	}
-	sp_add(t, -8);
+	sp_add(t, -(int32_t)width);
 	trans_written_check(t, disp);
 }
 
 static void pop_emit(struct trans *t)
 {
 	unsigned n = t->insn->rm, h = host_reg(n);
-	int32_t disp = trans_access(t, H_GUEST_SP, 0, 8, false);
+	int32_t disp = trans_access(t, H_GUEST_SP, 0, trans_width(t->insn), false);
 
-	op_mem(t, 0x8b | OP_W, h == H_NONE ? T2 : h, T1, H_NONE, 0, disp);
+	op_mem(t, 0x8b | OP_A(t), h == H_NONE ? T2 : h, T1, H_NONE, 0, disp);
 	if (h == H_NONE)
 		t->in_t2 = 0;
 	operand_out(t, n, ROLE_W, T2);
 	if (n != R_SP)
-		sp_add(t, 8);
+		sp_add(t, (int32_t)trans_width(t->insn));
 }
 
 static void leave_emit(struct trans *t)
 {
-	int32_t disp = trans_access(t, H_BP, 0, 8, false);
+	unsigned width = trans_width(t->insn);
+	int32_t disp = trans_access(t, H_BP, 0, width, false);
 
-	op_mem(t, 0x8d | OP_W, H_GUEST_SP, H_BP, H_NONE, 0, 8);
-	op_mem(t, 0x8b | OP_W, H_BP, T1, H_NONE, 0, disp);
+	op_mem(t, 0x8d | OP_A(t), H_GUEST_SP, H_BP, H_NONE, 0, (int32_t)width);
+	op_mem(t, 0x8b | OP_A(t), H_BP, T1, H_NONE, 0, disp);
 }
 
 /* Its flags are in memory before and after. */
@@ -577,10 +632,12 @@ void trans_insn_emit(struct trans *t, const struct trans_form *f)
 	case K_RM: rm_emit(t, f); break;
 	case K_PLAIN: plain_emit(t, f); break;
 	case K_MOV_IMM: case K_BSWAP: opcode_reg_emit(t, f); break;
+	case K_INC_REG: inc_emit(t, f); break;
 	case K_XCHG_A: xchg_emit(t); break;
 	case K_LEA: lea_emit(t); break;
 	case K_VEC: trans_vec_emit(t, f); break;
 	case K_DIV: div_emit(t, f); break;
+	case K_MOFFS: moffs_emit(t, f); break;
 	case K_BMI: bmi_emit(t, f); break;
 	case K_SYS:
 		t->in_t1 = t->in_t2 = 0;

@@ -12,14 +12,15 @@
 uintptr_t trans_next(struct soft_vcpu *v)
 {
 	struct trans_vcpu *xl = &v->xl;
-	uint64_t rip = v->next_rip;
 	const struct trans_jump *j;
 	struct block *b;
+	uint64_t rip;
 	uint32_t code;
 
-	if (unlikely(atomic_load_explicit(&v->request, memory_order_relaxed) | v->shadow) || v->mode != MODE_64 ||
-	    v->tlb_view == TLB_SLOW)
+	if (unlikely(atomic_load_explicit(&v->request, memory_order_relaxed) | v->shadow) ||
+	    (v->mode != MODE_64 && !trans_flat(v)) || v->tlb_view == TLB_SLOW)
 		return CALL_LEAVE;
+	rip = v->mode == MODE_64 ? v->next_rip : (uint32_t)v->next_rip;
 	trans_context(v);
 	j = trans_jump_at(v, rip);
 	if (likely(j->linear == rip && (j->ctx == xl->ctx || j->ctx == xl->global_ctx))) {

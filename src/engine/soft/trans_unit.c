@@ -162,12 +162,14 @@ static unsigned base_of(const struct trans_item *it, int32_t *disp)
 	const struct insn *i = it->insn;
 
 	*disp = i->disp;
-	if (i->index != REG_ZERO || i->addrsize != 8 || i->disp > FAR || i->disp < -FAR)
+	if (i->index != REG_ZERO || i->addrsize != trans_width(i) || i->disp > FAR || i->disp < -FAR)
 		return BASE_OTHER;
 	if (i->base == REG_RIP) {
 		*disp += it->off + i->len;
 		return i->seg == SEG_NONE ? BASE_PAGE : BASE_OTHER;
 	}
+	if (i->mode == MODE_32)
+		return i->base == REG_ZERO || i->seg == SEG_FS || i->seg == SEG_GS ? BASE_OTHER : i->base;
 	if (i->base == REG_ZERO)
 		return i->seg == SEG_FS ? BASE_FS : i->seg == SEG_GS ? BASE_GS : BASE_OTHER;
 	return i->seg == SEG_NONE ? i->base : BASE_OTHER;
@@ -241,7 +243,8 @@ static unsigned writes(const struct insn *i, const struct trans_form *f)
 		return mask;
 	case K_BMI: return 1u << i->reg | 1u << i->vvvv;
 	case K_PLAIN: case K_DIV: return 1u << R_AX | 1u << R_DX;
-	case K_MOV_IMM: case K_BSWAP: return bit(i, i->rm, f->size);
+	case K_MOV_IMM: case K_BSWAP: case K_INC_REG: return bit(i, i->rm, f->size);
+	case K_MOFFS: return i->opcode & 2 ? 0 : 1u << R_AX;
 	case K_XCHG_A: return 1u << R_AX | 1u << i->rm;
 	case K_LEA: return 1u << i->reg;
 	case K_VEC: return trans_vec_writes(i);
@@ -253,16 +256,16 @@ static unsigned writes(const struct insn *i, const struct trans_form *f)
 /* A 64-bit register becomes another one, or itself, plus a constant. */
 static bool moves(const struct insn *i, const struct trans_form *f, unsigned *dst, unsigned *src, int64_t *by)
 {
-	unsigned op = i->modrm >> 3 & 7;
+	unsigned op = i->modrm >> 3 & 7, width = trans_width(i);
 
 	*by = 0;
-	if (f->kind == K_LEA && i->opsize == 8 && i->index == REG_ZERO && i->base < 16 && i->addrsize == 8) {
+	if (f->kind == K_LEA && i->opsize == width && i->index == REG_ZERO && i->base < 16 && i->addrsize == width) {
 		*dst = i->reg;
 		*src = i->base;
 		*by = i->disp;
 		return true;
 	}
-	if (f->kind != K_RM || i->is_mem || i->map != MAP_1B || i->opsize != 8)
+	if (f->kind != K_RM || i->is_mem || i->map != MAP_1B || i->opsize != width)
 		return false;
 	switch (i->opcode) {
 	case 0x89: *dst = i->rm; *src = i->reg; return true;
@@ -278,32 +281,32 @@ static bool moves(const struct insn *i, const struct trans_form *f, unsigned *ds
 static void follow(struct trans *t, struct near *n, struct trans_item *it)
 {
 	const struct insn *i = it->insn;
-	unsigned base, dst, src, mask;
+	unsigned base, dst, src, mask, width = trans_width(i);
 	int32_t disp;
 	int64_t by;
 
 	switch (it->f.kind) {
-	case K_HANDLER: case K_SYS: case K_CALL_IND:
+	case K_HANDLER: case K_SYS: case K_CALL_IND: /* anything may have changed */
 		memset(n->group, 0, sizeof(n->group));
 		return;
 	case K_PUSH_REG: case K_PUSH_IMM: case K_CALL:
-		use(t, n, it, R_SP, -8, 8, true);
-		shift(n, R_SP, -8);
+		use(t, n, it, R_SP, -(int32_t)width, width, true);
+		shift(n, R_SP, -(int64_t)width);
 		return;
 	case K_POP_REG: case K_RET:
-		use(t, n, it, R_SP, 0, 8, false);
-		shift(n, R_SP, 8);
+		use(t, n, it, R_SP, 0, width, false);
+		shift(n, R_SP, width);
 		break;
 	case K_LEAVE:
-		use(t, n, it, R_BP, 0, 8, false);
-		alias(n, R_SP, R_BP, 8);
+		use(t, n, it, R_BP, 0, width, false);
+		alias(n, R_SP, R_BP, width);
 		n->group[R_BP] = 0;
 		return;
 	case K_RM: case K_VEC: case K_DIV: case K_BMI: case K_JMP_IND:
 		if (!i->is_mem)
 			break;
 		base = base_of(it, &disp);
-		use(t, n, it, base, disp, it->f.kind == K_JMP_IND ? 8 : it->f.size, it->f.rm & ROLE_W);
+		use(t, n, it, base, disp, it->f.kind == K_JMP_IND ? width : it->f.size, it->f.rm & ROLE_W);
 		break;
 	}
 	if (moves(i, &it->f, &dst, &src, &by)) {

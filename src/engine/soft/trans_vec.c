@@ -111,13 +111,16 @@ static unsigned needs(const struct vec_row *r, const struct insn *i)
 /* The registers must be live and the units usable. Each bit by itself: all of them must be set. */
 static void check(struct trans *t, unsigned need)
 {
+	struct trans_stub *s;
+
 	for (unsigned bit = 1; bit <= XL_VEC_AVX; bit <<= 1) {
 		if (!(need & ~t->vec_checked & bit))
 			continue;
 		trans_flags_keep(t, t->live_in);
 		op_v(t, 0xf6, 0, TMEM(xl.vec));
 		e8(t, bit);
-		trans_stub_add(t, STUB_VEC, op_jump(t, 4))->back = t->w;
+		s = trans_stub_add(t, STUB_VEC, op_jump(t, 4));
+		s->back = t->w;
 		t->in_t1 = t->in_t2 = 0;
 		t->vec_checked |= bit;
 	}
@@ -183,8 +186,11 @@ uintptr_t trans_vec_call(struct soft_vcpu *v, const struct insn *i, uint64_t rip
 
 unsigned trans_vec_ready(struct soft_vcpu *v)
 {
-	bool sse = !(v->cr0 & (CR0_EM | CR0_TS)) && v->cr4 & CR4_OSFXSR;
-	bool avx = (v->cr0 & (CR0_TS | CR0_PE)) == CR0_PE && v->cr4 & CR4_OSXSAVE && (v->xcr0 & 6) == 6;
+	bool sse, avx;
+
+	vec_home(v);
+	sse = !(v->cr0 & (CR0_EM | CR0_TS)) && v->cr4 & CR4_OSFXSR;
+	avx = (v->cr0 & (CR0_TS | CR0_PE)) == CR0_PE && v->cr4 & CR4_OSXSAVE && (v->xcr0 & 6) == 6;
 
 	return (sse ? XL_VEC_SSE : 0) | (avx ? XL_VEC_AVX : 0) | (v->vec_live & VEC_LIVE_MXCSR ? XL_VEC_MXCSR : 0);
 }

@@ -83,8 +83,10 @@ void vec_vcpu_free(struct soft_vcpu *v)
 
 bool vec_mxcsr_load(struct soft_vcpu *v)
 {
-	uint32_t guest = get32(v->fx + FX_MXCSR);
+	uint32_t guest;
 
+	vec_home(v);
+	guest = get32(v->fx + FX_MXCSR);
 	if ((guest & MXCSR_MASKS) != MXCSR_MASKS)
 		return false;
 	v->vec->host_mxcsr = host_mxcsr_get();
@@ -251,6 +253,7 @@ uint64_t vec_xinuse(struct soft_vcpu *v)
 {
 	uint64_t use = 0, low = 0, high = 0;
 
+	vec_home(v);
 	if (v->vec_live & VEC_LIVE_X87)
 		vec_x87_sync(v);
 	for (unsigned n = 0; n < 16; n++) {

@@ -182,12 +182,14 @@ _Noreturn void vec_deny_mmx(struct soft_vcpu *v);
 
 soft_inline void vec_check_sse(struct soft_vcpu *v)
 {
+	vec_home(v);
 	if (unlikely((v->cr0 & (CR0_EM | CR0_TS)) || !(v->cr4 & CR4_OSFXSR)))
 		vec_deny_sse(v);
 }
 
 soft_inline void vec_check_avx(struct soft_vcpu *v)
 {
+	vec_home(v);
 	if (unlikely((v->cr0 & (CR0_TS | CR0_PE)) != CR0_PE || !(v->cr4 & CR4_OSXSAVE) || (v->xcr0 & 6) != 6 ||
 		     (v->rflags & FL_VM)))
 		vec_deny_avx(v);
@@ -209,6 +211,7 @@ soft_inline bool vec_mmx_entered(const struct soft_vcpu *v)
 
 soft_inline void vec_mmx_check(struct soft_vcpu *v)
 {
+	vec_home(v);
 	if (unlikely((v->cr0 & (CR0_EM | CR0_TS)) || (v->vec_live & VEC_LIVE_X87) || !vec_mmx_entered(v)))
 		vec_mmx_check_slow(v);
 }

@@ -376,13 +376,14 @@ static void masked_write(struct soft_vcpu *v, const struct insn *i, uint64_t off
 	for (unsigned n = r.first; n < r.end; n += element) {
 		if (!(mask[n + element - 1] & 0x80))
 			continue;
-		if (likely(p))
+		if (likely(p)) {
 			memcpy(p + (n - r.first), src + n, element);
-		else
+			/* What is not selected is not written: code there lives on. */
+			mmu_written(v, gpa + (n - r.first), element);
+		} else {
 			vec_write_unaligned(v, linear + (n - r.first), src + n, element, i->stack);
+		}
 	}
-	if (p)
-		mmu_written(v, gpa, r.end - r.first);
 }
 
 static void masked_store(struct soft_vcpu *v, const struct insn *i)

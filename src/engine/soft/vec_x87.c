@@ -97,6 +97,7 @@ _Noreturn static void raise_pending(struct soft_vcpu *v)
 
 soft_inline void x87_check(struct soft_vcpu *v)
 {
+	vec_home(v);
 	if (unlikely(v->cr0 & (CR0_EM | CR0_TS)))
 		soft_raise(v, EXC_NM, 0);
 }
@@ -262,6 +263,7 @@ static void x87_store_mem(struct soft_vcpu *v, const struct insn *i)
 
 static void fwait(struct soft_vcpu *v, const struct insn *i)
 {
+	vec_home(v);
 	if ((v->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
 		soft_raise(v, EXC_NM, 0);
 	if (!(v->vec_live & VEC_LIVE_X87) && get16(v->fx + FX_FSW) & FSW_ES)

@@ -121,6 +121,7 @@ static void x87_settle(struct soft_vcpu *v)
 
 static void fx_check(struct soft_vcpu *v)
 {
+	vec_home(v);
 	if (v->cr0 & (CR0_EM | CR0_TS))
 		soft_raise(v, EXC_NM, 0);
 }
@@ -196,6 +197,7 @@ static void stmxcsr(struct soft_vcpu *v, const struct insn *i)
 
 static void xsave_check(struct soft_vcpu *v)
 {
+	vec_home(v);
 	if (!(v->cr4 & CR4_OSXSAVE))
 		soft_raise(v, EXC_UD, 0);
 	if (v->cr0 & CR0_TS)

@@ -59,6 +59,10 @@ void page_written(struct soft_engine *e, uint64_t gpa, unsigned size)
 	page_writes++;
 }
 
+void native_tsc_moved(struct soft_engine *e)
+{
+}
+
 void mmu_mode_changed(struct soft_vcpu *v)
 {
 	mode_changes++;

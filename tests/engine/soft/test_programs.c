@@ -3,10 +3,14 @@
  * Random programs (prog.h), interpreted and translated: both must end with the
  * same registers, memory and accesses to devices.
  *
- *   test_programs [--programs N] [--seed S] [--random N] [--program NUMBER [--dump FILE] [--trace]] [--lockstep] [--keep-going]
+ *   test_programs [--programs N] [--seed S] [--random N] [--program NUMBER [--dump FILE] [--trace]] [--lockstep [--two]]
+ *                 [--keep-going]
  *
  * --lockstep: each unit by itself (lockstep.h), which tells where it happens. What comes out at the end is not compared:
- * undoing may empty the TLB, and the programs change page tables at their own risk.
+ * undoing may empty the TLB, and the programs change page tables at their own risk. (A program whose outcome depends on
+ * what the TLB still holds is "unsteady": it does not count as a difference.)
+ * --two: two vCPUs in each program, on the same code, data and page tables: nobody knows what comes out, but each unit
+ * must do what the interpreter does.
  * --random N: N more with a seed from the kernel. --program: that one; --dump: its memory at the start, for objdump;
  * --trace: every instruction that the interpreter runs.
  */
@@ -24,20 +28,22 @@
 
 #define INTERPRETER_MS 40
 #define TRANSLATOR_MS 10000 /* on a loaded host, too */
+#define TOGETHER_MS 500     /* two vCPUs may well wait for each other for ever */
 
 struct side {
 	struct engine *engine;
-	struct vcpu *vcpu;
+	struct vcpu *vcpu, *other; /* --two: the second one */
 	uint8_t *ram;
 	uint8_t rom[4096] __attribute__((aligned(4096)));
 	uint64_t devices;   /* what happened there, in order */
 	struct cpu_state after;
 	enum vcpu_exit exit;
 	bool too_long;
+	bool stepped; /* one instruction at a time, with an empty TLB */
 };
 
 static struct side interpreter, translator;
-static struct cpu_state start;
+static struct cpu_state start, start_other;
 static uint8_t image[PROG_RAM];
 static struct prog prog;
 static const char *dump; /* file for the memory at the start */
@@ -52,6 +58,13 @@ static struct {
 	bool end;
 } watch = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
+static void kick(struct side *s)
+{
+	vcpu_kick(s->vcpu);
+	if (s->other)
+		vcpu_kick(s->other);
+}
+
 static void *watcher(void *arg)
 {
 	pthread_mutex_lock(&watch.lock);
@@ -60,7 +73,7 @@ static void *watcher(void *arg)
 			pthread_cond_wait(&watch.cond, &watch.lock);
 		} else if (pthread_cond_timedwait(&watch.cond, &watch.lock, &watch.until) && watch.running) {
 			watch.running->too_long = true;
-			vcpu_kick(watch.running->vcpu);
+			kick(watch.running);
 			clock_gettime(CLOCK_MONOTONIC, &watch.until);
 			watch.until.tv_sec++;
 		}
@@ -102,7 +115,7 @@ static void pio_write(void *opaque, uint16_t port, uint32_t value, unsigned size
 	struct side *s = opaque;
 
 	if (port == PROG_END_PORT)
-		vcpu_kick(s->vcpu);
+		kick(s);
 	device(s, 2ull << 60, port, value, size);
 }
 
@@ -126,13 +139,13 @@ static void ioapic_eoi(void *opaque, uint8_t vector)
 {
 }
 
-static bool lockstep;
+static bool lockstep, two;
 
 static void side_make(struct side *s, bool translate)
 {
 	struct engine_config config = {
 		.kind = ENGINE_SOFT,
-		.cpus = 1,
+		.cpus = translate && two ? 2 : 1,
 		.no_translate = !translate,
 		.lockstep = translate && lockstep,
 		.host = {s, pio_read, pio_write, mmio_read, mmio_write, pic_ack, ioapic_eoi},
@@ -142,7 +155,8 @@ static void side_make(struct side *s, bool translate)
 	s->ram = mmap(NULL, PROG_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	s->engine = engine_new(&config, &err);
 	if (s->ram == MAP_FAILED || !s->engine || engine_map(s->engine, 0, PROG_RAM, s->ram, false, &err) < 0 ||
-	    engine_map(s->engine, PROG_ROM, 4096, s->rom, true, &err) < 0 || !(s->vcpu = vcpu_new(s->engine, 0, &err))) {
+	    engine_map(s->engine, PROG_ROM, 4096, s->rom, true, &err) < 0 || !(s->vcpu = vcpu_new(s->engine, 0, &err)) ||
+	    (config.cpus == 2 && !(s->other = vcpu_new(s->engine, 1, &err)))) {
 		fprintf(stderr, "%s\n", err_msg(&err));
 		exit(1);
 	}
@@ -152,6 +166,8 @@ static void side_make(struct side *s, bool translate)
 
 static void side_free(struct side *s)
 {
+	if (s->other)
+		vcpu_free(s->other);
 	vcpu_free(s->vcpu);
 	engine_free(s->engine);
 	munmap(s->ram, PROG_RAM);
@@ -159,23 +175,60 @@ static void side_free(struct side *s)
 
 static bool trace;
 
-/* Step by step, for people. */
-static enum vcpu_exit run_traced(struct side *s)
+/* Step by step: for people, or with a TLB that never holds anything. */
+static enum vcpu_exit run_stepped(struct side *s, bool show)
 {
 	enum vcpu_exit exit = VCPU_EXIT_KICK;
-	const struct soft_vcpu *v = soft_vcpu(s->vcpu);
+	struct soft_vcpu *v = soft_vcpu(s->vcpu);
 
 	while (exit == VCPU_EXIT_KICK && !(v->request & REQ_KICK)) {
-		printf("%" PRIx64 " flags %" PRIx64 " rsp %" PRIx64 " cpl %u\n", v->rip, v->rflags, v->gpr[R_SP], v->cpl);
+		if (show)
+			printf("%" PRIx64 " flags %" PRIx64 " rsp %" PRIx64 " cpl %u\n", v->rip, v->rflags, v->gpr[R_SP], v->cpl);
+		else
+			mmu_flush_all(v);
 		vcpu_step(s->vcpu, 1, &exit, NULL);
 	}
 	return exit;
+}
+
+/* Where and how the second vCPU starts: elsewhere in the same program, with a TSS and stacks of its own. */
+static void make_other(void)
+{
+	struct cpu_state reset;
+	uint64_t at;
+
+	cpu_state_reset(&reset, 1);
+	start_other = start;
+	memcpy(start_other.lapic, reset.lapic, sizeof(reset.lapic));
+	start_other.apic_base = reset.apic_base;
+	memcpy(image + PROG_GDT + 0x800, image + PROG_GDT, 0x50);
+	memcpy(image + PROG_TSS + 0x800, image + PROG_TSS, 0x68);
+	at = PROG_KERNEL_STACK_END - 0x1000;
+	memcpy(image + PROG_TSS + 0x804, &at, 8);
+	at = PROG_IST - 0x400;
+	memcpy(image + PROG_TSS + 0x824, &at, 8);
+	start_other.gdtr.base += 0x800;
+	start_other.tr.base += 0x800;
+	image[PROG_GDT + 0x843] |= 8; /* the base: 0x7800 */
+	start_other.gpr[R_SP] -= 0x400;
+	memcpy(&start_other.rip, image + VAR_TARGETS + 8 * below(&prog.rng, PROG_TARGETS), 8);
+	start_other.rip &= 0xfffff;
+}
+
+static void *run_other(void *arg)
+{
+	struct side *s = arg;
+	struct err err = ERR_INIT;
+
+	vcpu_run(s->other, &err);
+	return NULL;
 }
 
 static void side_run(struct side *s, unsigned ms)
 {
 	struct soft_vcpu *v = soft_vcpu(s->vcpu);
 	struct err err = ERR_INIT;
+	pthread_t thread;
 
 	memcpy(s->ram, image, PROG_RAM);
 	engine_written(s->engine, 0, PROG_RAM);
@@ -187,9 +240,23 @@ static void side_run(struct side *s, unsigned ms)
 		fprintf(stderr, "%s\n", err_msg(&err));
 		exit(1);
 	}
+	if (s->other) {
+		soft_vcpu(s->other)->request &= REQ_LOCKSTEP;
+		if (vcpu_set_state(s->other, &start_other, &err) < 0 || pthread_create(&thread, NULL, run_other, s)) {
+			fprintf(stderr, "%s\n", err_msg(&err));
+			exit(1);
+		}
+	}
 	watch_set(s, ms);
-	s->exit = trace && s == &interpreter ? run_traced(s) : vcpu_run(s->vcpu, &err);
+	if (s->stepped || (trace && s == &interpreter))
+		s->exit = run_stepped(s, !s->stepped);
+	else
+		s->exit = vcpu_run(s->vcpu, &err);
 	watch_set(NULL, 0);
+	if (s->other) {
+		vcpu_kick(s->other);
+		pthread_join(thread, NULL);
+	}
 	vcpu_get_state(s->vcpu, &s->after, NULL);
 	s->after.tsc = s->after.tsc_adjust = s->after.tsc_deadline = 0;
 	memset(s->after.lapic, 0, sizeof(s->after.lapic));
@@ -267,6 +334,29 @@ static struct {
 	uint64_t programs, endless, unsteady, differ, instructions;
 } count;
 
+/* Did a vCPU of it differ since the last call? */
+static bool lockstep_failed(const struct side *s)
+{
+	struct vcpu *const vcpu[2] = {s->vcpu, s->other};
+	bool failed = false;
+
+	for (unsigned n = 0; n < 2 && vcpu[n]; n++) {
+		struct lockstep *l = soft_vcpu(vcpu[n])->lockstep;
+
+		failed |= l->failed;
+		l->failed = false;
+	}
+	return failed;
+}
+
+static uint64_t compared(const struct vcpu *v, uint64_t *not_compared)
+{
+	const struct lockstep *l = v ? soft_vcpu((struct vcpu *)v)->lockstep : NULL;
+
+	*not_compared += l ? l->not_compared : 0;
+	return l ? l->stretches - l->not_compared : 0;
+}
+
 static void write_image(void)
 {
 	FILE *f = fopen(dump, "w");
@@ -286,6 +376,8 @@ static bool run_program(uint64_t seed, uint64_t number)
 	prog = (struct prog){.e = soft_engine(interpreter.engine), .image = image, .state = &start};
 	prog_make(&prog, seed, number);
 	threshold = below(&prog.rng, 4);
+	if (two)
+		make_other();
 	if (dump)
 		write_image();
 	count.programs++;
@@ -296,17 +388,25 @@ static bool run_program(uint64_t seed, uint64_t number)
 	}
 	trans_set_test(soft_engine(translator.engine), threshold, prog.exact);
 	soft_vcpu(translator.vcpu)->xl.threshold = (uint16_t)threshold;
-	side_run(&translator, TRANSLATOR_MS);
-	count.instructions = soft_vcpu(translator.vcpu)->insns;
-	if (lockstep ? !soft_vcpu(translator.vcpu)->lockstep->failed : same(&interpreter, &translator) && !translator.too_long)
+	if (two)
+		soft_vcpu(translator.other)->xl.threshold = (uint16_t)threshold;
+	side_run(&translator, two ? TOGETHER_MS : TRANSLATOR_MS);
+	count.instructions = soft_vcpu(translator.vcpu)->insns + (two ? soft_vcpu(translator.other)->insns : 0);
+	if (lockstep ? !lockstep_failed(&translator) : same(&interpreter, &translator) && !translator.too_long)
 		return true;
-	if (lockstep)
-		soft_vcpu(translator.vcpu)->lockstep->failed = false;
-	/* A program that made itself read a clock differs from itself. */
+	/*
+	 * A program that made itself read a clock differs from itself. In lock-step, where undoing may empty the TLB, so does
+	 * one that wrote to its page tables and forgot INVLPG: from itself with no TLB.
+	 */
 	if (!again.engine)
 		side_make(&again, false);
 	side_run(&again, INTERPRETER_MS);
-	if (!same(&interpreter, &again) || (!lockstep && called_nowhere())) {
+	if (lockstep && !two && same(&interpreter, &again)) {
+		again.stepped = true;
+		side_run(&again, TRANSLATOR_MS);
+		again.stepped = false;
+	}
+	if (!two && (!same(&interpreter, &again) || (!lockstep && called_nowhere()))) {
 		count.unsteady++;
 		return true;
 	}
@@ -329,7 +429,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"programs", required_argument, NULL, 'n'}, {"seed", required_argument, NULL, 's'},
 		{"random", required_argument, NULL, 'r'}, {"program", required_argument, NULL, 'p'},
-		{"keep-going", no_argument, NULL, 'k'}, {"lockstep", no_argument, NULL, 'l'}, {"dump", required_argument, NULL, 'd'}, {"trace", no_argument, NULL, 't'}, {NULL, 0, NULL, 0},
+		{"keep-going", no_argument, NULL, 'k'}, {"lockstep", no_argument, NULL, 'l'}, {"two", no_argument, NULL, '2'}, {"dump", required_argument, NULL, 'd'}, {"trace", no_argument, NULL, 't'}, {NULL, 0, NULL, 0},
 	};
 	uint64_t programs = 1000, seed = 1, random = 0, one = UINT64_MAX;
 	struct timespec from, to;
@@ -349,6 +449,7 @@ int main(int argc, char **argv)
 		case 'p': one = strtoull(optarg, NULL, 0); break;
 		case 'k': keep_going = true; break;
 		case 'l': lockstep = true; break;
+		case '2': two = lockstep = true; break;
 		default: return 2;
 		}
 	log_set_level(LOG_ERROR);
@@ -374,11 +475,12 @@ int main(int argc, char **argv)
 	s = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
 	printf("%" PRIu64 " programs, %" PRIu64 " instructions in %.1f s; %" PRIu64 " endless, %" PRIu64
 	       " unsteady, %" PRIu64 " differ\n", count.programs, count.instructions, s, count.endless, count.unsteady, count.differ);
-	if (lockstep)
-		printf("%" PRIu64 " blocks in lock-step, %" PRIu64 " more that can't be repeated, %.0f blocks/s\n",
-		       soft_vcpu(translator.vcpu)->lockstep->stretches - soft_vcpu(translator.vcpu)->lockstep->not_compared,
-		       soft_vcpu(translator.vcpu)->lockstep->not_compared,
-		       (double)soft_vcpu(translator.vcpu)->lockstep->stretches / s);
+	if (lockstep) {
+		uint64_t left_out = 0, units = compared(translator.vcpu, &left_out) + compared(translator.other, &left_out);
+
+		printf("%" PRIu64 " units of code in lock-step, %" PRIu64 " more that can't be repeated, %.0f units/s\n", units,
+		       left_out, (double)(units + left_out) / s);
+	}
 	pthread_mutex_lock(&watch.lock);
 	watch.end = true;
 	pthread_cond_signal(&watch.cond);

@@ -559,6 +559,32 @@ static void ipi_wakes_ap(void **state)
 
 /* ---- State --------------------------------------------------------------- */
 
+/* A machine that is switched on takes the host's TSC: its user code may then read it natively. Any other value is kept. */
+static void power_on_tsc(void **state)
+{
+	struct rig *r = *state;
+	struct cpu_state *s = aligned_alloc(64, sizeof(*s));
+	uint64_t before = __builtin_ia32_rdtsc();
+
+	cpu_state_reset(s, 0);
+	assert_int_equal(s->tsc, 0);
+	assert_int_equal(vcpu_set_state(r->vcpu[0], s, NULL), 0);
+	assert_int_equal(vcpu_get_state(r->vcpu[0], s, NULL), 0);
+	assert_in_range(s->tsc, before, __builtin_ia32_rdtsc());
+	/* Neither does waiting to be started change it. */
+	engine_clock(r->engine, false);
+	usleep(2000);
+	engine_clock(r->engine, true);
+	before = __builtin_ia32_rdtsc();
+	assert_int_equal(vcpu_get_state(r->vcpu[0], s, NULL), 0);
+	assert_in_range(s->tsc, before, __builtin_ia32_rdtsc());
+	s->tsc = 5;
+	assert_int_equal(vcpu_set_state(r->vcpu[0], s, NULL), 0);
+	assert_int_equal(vcpu_get_state(r->vcpu[0], s, NULL), 0);
+	assert_in_range(s->tsc, 5, 20000000000ull);
+	free(s);
+}
+
 static void state_round_trip(void **state)
 {
 	struct rig *r = *state;
@@ -570,6 +596,7 @@ static void state_round_trip(void **state)
 	a->cr0 = 0x80050033;
 	a->cr4 = 0x20 | 0x600 | 0x40000;
 	a->efer = 0xd01;
+	a->tsc = 1000;
 	a->cr3 = 0x12345000;
 	a->xcr0 = 7 & vec_xcr0_mask();
 	a->seg[SEG_CS] = (struct cpu_segment){ .limit = UINT32_MAX, .attr = 0xa09b, .selector = 8 };
@@ -638,6 +665,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(tour), T(tour_stepped), T(code_in_device), T(triple_fault), T(hlt_and_msi), T(hlt_no_lost_wakeups), T(kicks),
 		T(nmi), T(shadows), T(single_step), T(breakpoint), T(data_breakpoint), T(stepping), T(code_limit), T(atomics),
+		T(atomics_split), T(slots_change), T(ipi_wakes_ap), T(power_on_tsc), T(state_refused),
 		T(atomics_split), T(slots_change), T(ipi_wakes_ap), T(state_round_trip), T(state_refused),
 	};
 

@@ -323,6 +323,11 @@ static jmp_buf raise_jmp;
 static int raised;
 static uint64_t raised_linear;
 
+void native_vec_home(struct soft_vcpu *v)
+{
+	abort(); /* nothing runs natively here */
+}
+
 void soft_raise(struct soft_vcpu *v, int vector, uint32_t error)
 {
 	raised = vector;

@@ -66,6 +66,7 @@ enum {
 	DIFF_CODE16,
 	DIFF_CODE32,
 	DIFF_EXEC32,
+	DIFF_BASE, /* all of the address space, from the middle of a page on */
 	DIFF_SEGMENTS
 };
 struct diff_segment {
@@ -154,7 +155,7 @@ extern bool diff_host_amd;
 bool native_init(const uint8_t *image, const char **why);
 /* Windows as memory of ours: the image of IMAGE_PAGES pages, writable; and the code. */
 extern uint8_t *native_image, *native_code;
-/* The vector is NATIVE_BY_TIMER if the timer came: try again once, it can be chance. */
+/* The vector is NATIVE_BY_TIMER if the timer came: try again, it can be chance. */
 void native_case_run(const struct diff_case *c, struct diff_result *r);
 #define NATIVE_BY_TIMER 1001
 /* A signal (or an exception of the soft vCPU that ran into INT3) as the outcome of the instructions. */

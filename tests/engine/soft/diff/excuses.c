@@ -70,6 +70,12 @@ static bool canonical_offset(const struct diff_case *c)
 	return canonical(off) && canonical(off + 31);
 }
 
+/* The operand, if it is as long as FNSAVE's, goes on behind the last offset of 32 bits. */
+static bool wraps_round(const struct diff_case *c)
+{
+	return c->insn[0].is_mem && (uint32_t)(diff_operand(c) - diff_segment_base(c, c->insn[0].seg)) > UINT32_MAX - 107;
+}
+
 static bool memory_fault(const struct diff_result *r)
 {
 	return r->vector == EXC_GP || r->vector == EXC_SS || r->vector == EXC_PF;
@@ -162,9 +168,9 @@ static bool excused_parts(const struct diff_case *c, const struct diff_result *h
 	if (parts && (host->cr2 | soft->cr2) - 0x7fffffffff80 < 0x80 &&
 	    (host->vector == EXC_PF || soft->vector == EXC_PF))
 		return true;
-	/* Over the limit of its segment, part by part or as a whole; with 16-bit addresses the parts wrap round. */
+	/* Over the limit of its segment, part by part or as a whole; the parts wrap round at 64 KiB or 4 GiB. */
 	if (parts && c->mode != MODE_64 && (soft->vector == EXC_GP || soft->vector == EXC_SS))
-		return memory_fault(host) || (host->vector < 0 && i->addrsize == 2);
+		return memory_fault(host) || (host->vector < 0 && (i->addrsize == 2 || wraps_round(c)));
 	return masked && c->mode != MODE_64 && (host->vector == EXC_GP || host->vector == EXC_SS) &&
 	       (soft->vector < 0 || memory_fault(soft));
 }

@@ -437,13 +437,20 @@ static void choose_segments(struct rng *r, struct diff_case *c)
 	static const uint8_t code[] = { DIFF_FLAT_CODE, DIFF_CODE16, DIFF_CODE16, DIFF_CODE32, DIFF_EXEC32 };
 	static const uint8_t stack[] = { DIFF_FLAT_DATA, DIFF_STACK, DIFF_STACK16, DIFF_STACK16,
 					 DIFF_RW,	 DIFF_DOWN,  DIFF_DOWN16 };
+	static const uint8_t thread[] = { DIFF_BASE, DIFF_BASE, DIFF_BASE, DIFF_FLAT_CODE, DIFF_RW, DIFF_RO, DIFF_DOWN, DIFF_NULL };
 	static const uint8_t data[] = { DIFF_FLAT_DATA, DIFF_RW,     DIFF_RW,	 DIFF_RW16,   DIFF_RO,
 					DIFF_DOWN,	DIFF_DOWN16, DIFF_STACK, DIFF_CODE32, DIFF_NULL };
 
 	memset(c->seg, DIFF_FLAT_DATA, sizeof(c->seg));
 	c->seg[SEG_CS] = DIFF_FLAT_CODE;
-	if (c->mode == MODE_64 || !diff_segments_usable || chance(r, 55))
+	if (c->mode == MODE_64 || !diff_segments_usable || chance(r, 50))
 		return;
+	/* Flat but for what is named by a prefix. */
+	if (chance(r, 20)) {
+		c->seg[SEG_FS] = thread[below(r, sizeof(thread))];
+		c->seg[SEG_GS] = thread[below(r, sizeof(thread))];
+		return;
+	}
 	for (unsigned n = 0; n < SEG_COUNT; n++)
 		c->seg[n] = data[below(r, sizeof(data))];
 	c->seg[SEG_CS] = code[below(r, sizeof(code))];
@@ -505,7 +512,8 @@ bool diff_generate(struct diff_case *c, uint64_t seed, uint64_t number, unsigned
 	c->single_step = !c->valid || (control_flow && c->insn[0].has_imm && c->insn[0].imm + c->len < c->len);
 	c->way = chance(&r, 94) ? DIFF_DIRECT : chance(&r, 50) ? DIFF_STEP : DIFF_RUN;
 	if (c->valid && !control_flow && CODE_END - diff_code_at(c) > DIFF_MAX_INSNS * 15 &&
-	    !is_1b(&c->insn[0], 0x9d, 0x9d) && !diff_not_offered(&c->insn[0]) && chance(&r, 20)) {
+	    !is_1b(&c->insn[0], 0x9d, 0x9d) && !diff_not_offered(&c->insn[0]) && !diff_is_area(&c->insn[0]) &&
+	    chance(&r, 20)) { /* an area has the CPU's MXCSR_MASK, which another instruction might take from there */
 		append(&r, c, classes);
 		c->room = c->len > 15 ? c->len : 15;
 		c->way = chance(&r, 80) ? DIFF_DIRECT : DIFF_RUN;
@@ -513,6 +521,9 @@ bool diff_generate(struct diff_case *c, uint64_t seed, uint64_t number, unsigned
 	/* The fetch decides, or the gate of INT n. */
 	if (c->way == DIFF_DIRECT && (c->room < c->len || (c->valid && is_1b(&c->insn[0], 0xcd, 0xcd))))
 		c->way = DIFF_STEP;
+	/* Only what runs is translated. */
+	if (softside_translate && chance(&r, 60))
+		c->way = DIFF_RUN;
 	if (c->single_step && c->way == DIFF_RUN)
 		c->way = DIFF_STEP;
 	return true;

@@ -84,6 +84,7 @@ __asm__(".text\n"
 	"native_enter:\n"
 	"	push %rbx\n	push %rbp\n	push %r12\n	push %r13\n	push %r14\n	push %r15\n"
 	"	mov %rsp, 0xb0(%rdi)\n"
+	"	movq $1, 0xc8(%rdi)\n" /* the way back is known; a signal before that would not find it */
 	"	cmpq $0, 0xe0(%rdi)\n"
 	"	je 1f\n"
 	"	mov 0xe8(%rdi), %ds\n	mov 0xea(%rdi), %es\n	mov 0xec(%rdi), %fs\n	mov 0xee(%rdi), %gs\n"
@@ -275,7 +276,6 @@ void native_case_run(const struct diff_case *c, struct diff_result *r)
 	}
 	result = r;
 	current = c;
-	n->running = 1;
 	native_enter(n);
 	memset(code, 0xcc, c->len < c->room ? c->len : c->room);
 	diff_settle(c, r);

@@ -27,6 +27,7 @@ const struct diff_segment diff_segments[DIFF_SEGMENTS] = {
 	[DIFF_STACK16] = { STACK_BASE, PAGE - 1, DATA(3), LDT(DIFF_STACK16) },
 	[DIFF_CODE16] = { CODE_BASE, 0xffff, DATA(0xb), LDT(DIFF_CODE16) },
 	[DIFF_CODE32] = { CODE_BASE, 0xffff, DATA(0xb) | SEG_ATTR_DB, LDT(DIFF_CODE32) },
+	[DIFF_BASE] = { DATA_BASE + PAGE + 1, UINT32_MAX, DATA(3) | SEG_ATTR_DB | SEG_ATTR_G, LDT(DIFF_BASE) },
 	[DIFF_EXEC32] = { CODE_BASE, 0xffff, DATA(9) | SEG_ATTR_DB, LDT(DIFF_EXEC32) },
 };
 
@@ -38,7 +39,8 @@ bool diff_segments_init(void)
 		struct user_desc d = {
 			.entry_number = n,
 			.base_addr = s->base,
-			.limit = s->limit,
+			.limit = s->attr & SEG_ATTR_G ? s->limit >> 12 : s->limit,
+			.limit_in_pages = !!(s->attr & SEG_ATTR_G),
 			.seg_32bit = !!(s->attr & SEG_ATTR_DB),
 			.contents = type >> 2,
 			.read_exec_only = !(type & 2),

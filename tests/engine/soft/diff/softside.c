@@ -308,6 +308,17 @@ static uint64_t kernel_stack(uint64_t at)
 	return get64(ram + P_KSTACK * PAGE + (at - KERNEL_BASE - PAGE));
 }
 
+/* Translated code does itself what it finds in the TLB, which is empty after vcpu_set_state(). */
+static void fill_tlb(void)
+{
+	uint64_t gpa;
+
+	for (unsigned n = 0; n < DATA_RW_PAGES; n++)
+		mmu_ptr(v, DATA_BASE + n * PAGE, 1, ACC_RMW, false, &gpa);
+	mmu_ptr(v, DATA_RO_BASE, 1, ACC_READ, false, &gpa);
+	mmu_ptr(v, STACK_BASE, 1, ACC_RMW, false, &gpa);
+}
+
 static void run_whole(const struct diff_case *c, struct diff_result *r)
 {
 	static struct err err;
@@ -333,6 +344,8 @@ static void run_whole(const struct diff_case *c, struct diff_result *r)
 		r->vector = 1000;
 		return;
 	}
+	if (c->way == DIFF_RUN && softside_translate)
+		fill_tlb();
 	if (c->way == DIFF_RUN)
 		exit = vcpu_run(&v->vcpu, &err);
 	if (exit != VCPU_EXIT_KICK) {
