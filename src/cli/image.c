@@ -47,10 +47,15 @@ static const struct builtin verbs[] = {
 	  image_cmd_commit },
 	{ "rebase", "[-q] [-p] [-u] [-U] [-f FORMAT] [-F FORMAT] -b BACKING FILE",
 	  "give an image another backing file, or none (-b '')", image_cmd_rebase },
+	{ "amend", "[-q] [-f FORMAT] [--force] -o OPTION=VALUE,... FILE", "change an encrypted image's passphrases", image_cmd_amend },
 	{ "bench",
 	  "[-c COUNT] [-d DEPTH] [-f FORMAT] [-o OFFSET] [-q] [-s SIZE] [-S STEP | --random] [-t CACHE] [-w] "
 	  "[--flush-interval=N [--no-drain]] [--pattern=N] FILE",
 	  "measure how fast requests are served", image_cmd_bench },
+	{ "serve",
+	  "[-r] [-t] [-e CLIENTS] [-x NAME] [-D DESCRIPTION] [-B BITMAP]... [-f FORMAT] [--cache=MODE] [--pid-file=FILE] "
+	  "[--tls-certificates=DIR [--tls-verify]] (-k SOCKET | [-b ADDRESS] [-p PORT]) FILE",
+	  "let NBD clients use an image", image_cmd_serve },
 	{ "measure", "[-f FORMAT] [-U] [-O FORMAT] [-o OPTION=VALUE,...] [--output=json] FILE | --size SIZE",
 	  "tell how large a file an image would be", image_cmd_measure },
 };
@@ -153,7 +158,7 @@ static bool set_option(struct image_target *t, const char *key, const char *valu
 	} else if (!strcmp(key, "data_file_raw")) {
 		good = parse_bool(value, &o->data_file_raw);
 	} else {
-		good = false;
+		good = image_luks_option(t, key, value) > 0;
 	}
 	return good;
 }
@@ -175,10 +180,13 @@ int image_parse_options(struct image_target *t, char *text)
 					  "refcount_bits (1 to 64), lazy_refcounts, extended_l2 (on, off), "
 					  "compression_type (zlib, zstd), "
 					  "data_file, data_file_raw (on, off), preallocation (off, metadata, falloc, "
-					  "full), backing_file and backing_fmt",
+					  "full), backing_file, backing_fmt; of format luks, and with 'encrypt.' before it of "
+					  "qcow2: key-secret, cipher-alg (aes-128, aes-192, aes-256), cipher-mode (xts, cbc), "
+					  "ivgen-alg (plain64, plain, essiv), ivgen-hash-alg, hash-alg (sha1, sha224, sha256, "
+					  "sha384, sha512) and iter-time (milliseconds); encrypt.format (luks)",
 					  key, value);
 	}
-	return 0;
+	return image_luks_finish(t);
 }
 
 /* ---- New files ------------------------------------------------------------------ */
@@ -222,6 +230,12 @@ int image_preallocate(struct image *img, const struct image_target *t, uint64_t 
 	if (!ret && t->prealloc == PREALLOC_FALLOC) {
 		int fd = image_qcow2(img) ? qcow2_data_fd(image_qcow2(img)) : image_fd(img);
 
+		if (!image_qcow2(img) && image_luks(img)) {
+			struct luks_info i;
+
+			luks_get_info(image_luks(img), &i);
+			end += i.payload;
+		}
 		ret = -posix_fallocate(fd, 0, t->qcow2.data_file ? image_size(img) : end);
 		if (ret)
 			err_set_errno(err, -ret, "cannot allocate the space for %s", image_path(img));
@@ -257,7 +271,7 @@ static int make_data_file(const char *path, const struct image_target *t, struct
 static int fill_new(int fd, const char *file, const char *path, const struct image_target *t, struct err *err)
 {
 	struct image_target all = *t;
-	bool qcow2 = !strcmp(t->format, "qcow2");
+	bool qcow2 = !strcmp(t->format, "qcow2"), luks = !strcmp(t->format, "luks");
 	struct image *img;
 	int ret = 0;
 
@@ -272,11 +286,13 @@ static int fill_new(int fd, const char *file, const char *path, const struct ima
 		ret = make_data_file(path, t, err);
 	if (!ret && qcow2)
 		ret = qcow2_create(fd, path, &t->qcow2, err);
+	else if (!ret && luks)
+		ret = luks_disk_create(fd, path, &t->luks, t->qcow2.size, err);
 	else if (!ret && ftruncate(fd, t->qcow2.size))
 		ret = err_set_errno(err, errno, "cannot give %s its size", path);
 	if (ret || !all.prealloc)
 		return ret;
-	img = image_open(file, t->format, IMAGE_RDWR | IMAGE_UNSAFE, err);
+	img = image_open_keyed(file, t->format, IMAGE_RDWR | IMAGE_UNSAFE, t->luks.key_secret, err);
 	ret = img ? image_preallocate(img, &all, 0, err) : -EIO;
 	if (image_close(img, err) && !ret)
 		ret = -EIO;
@@ -297,7 +313,9 @@ int image_make(const char *path, const struct image_target *t, char **temp, stru
 		fd = open(path, O_RDWR | O_CLOEXEC);
 		if (fd < 0)
 			return err_set_errno(err, errno, "cannot open %s", path);
-		if (strcmp(t->format, "raw"))
+		if (!strcmp(t->format, "luks"))
+			ret = luks_disk_create(fd, path, &t->luks, t->qcow2.size, err);
+		else if (strcmp(t->format, "raw"))
 			ret = qcow2_create(fd, path, &t->qcow2, err);
 		else if (ioctl(fd, BLKGETSIZE64, &have))
 			ret = err_set_errno(err, errno, "cannot tell the size of %s", path);
@@ -306,8 +324,10 @@ int image_make(const char *path, const struct image_target *t, char **temp, stru
 		close(fd);
 		return ret;
 	}
+	if (remote_is_uri(path) && strcmp(t->format, "raw"))
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw is", path, t->format);
 	if (remote_is_uri(path))
-		return err_set(err, ENOTSUP, "%s has a disk already: write into it with -n", path);
+		return remote_create(path, t->qcow2.size, err);
 	if (!stat(path, &st) && !S_ISREG(st.st_mode))
 		return err_set(err, EINVAL, "%s is neither a file nor a block device", path);
 	if (asprintf(temp, "%s.XXXXXX", path) < 0) {
@@ -380,7 +400,7 @@ void image_abandon(char *temp)
 static int size_of_backing(const char *file, const struct qcow2_create_options *o, uint64_t *size, struct err *err)
 {
 	char *path = image_backing_path(file, o->backing, err);
-	struct image *img = path ? image_open(path, o->backing_format, 0, err) : NULL;
+	struct image *img = path ? image_open(path, o->backing_format, IMAGE_LOCKED, err) : NULL;
 
 	free(path);
 	if (!img)
@@ -426,13 +446,13 @@ int image_cmd_create(int argc, char **argv)
 	}
 	if (argc - optind < 1 || argc - optind > 2)
 		return image_fail(1, "create needs a file and a size");
-	if (strcmp(t.format, "raw") && strcmp(t.format, "qcow2"))
-		return image_fail(1, "format '%s' is not supported, only raw and qcow2 are", t.format);
+	if (strcmp(t.format, "raw") && strcmp(t.format, "qcow2") && strcmp(t.format, "luks"))
+		return image_fail(1, "format '%s' is not supported, only raw, qcow2 and luks are", t.format);
 	if (argc - optind == 2 && !image_parse_size(argv[optind + 1], &size))
 		return image_fail(1, "'%s' is no size: give a number with k, M, G, T, P or E after it",
 				  argv[optind + 1]);
-	if (t.qcow2.backing && !strcmp(t.format, "raw"))
-		return image_fail(1, "raw images have no backing file");
+	if (t.qcow2.backing && strcmp(t.format, "qcow2"))
+		return image_fail(1, "%s images have no backing file", t.format);
 	if (t.qcow2.backing && !t.qcow2.backing_format)
 		return image_fail(1, "the backing file's format is missing: give it with -F");
 	if (t.qcow2.backing) {
@@ -502,7 +522,7 @@ int image_cmd_resize(int argc, char **argv)
 	}
 	if (n != 2)
 		return image_fail(1, "resize needs a file and a size");
-	img = image_open(args[0], format, IMAGE_RDWR, &err);
+	img = image_open_named(args[0], format, IMAGE_RDWR, &err);
 	if (!img)
 		return image_fail(1, "%s", err_msg(&err));
 	ret = resize_to(img, args[1], shrink, &t, &err);
@@ -520,7 +540,9 @@ static void usage(FILE *f)
 	fprintf(f, "Usage: keel image VERB [ARGUMENT]...\n\nVerbs:\n");
 	for (unsigned i = 0; i < N_VERBS; i++)
 		fprintf(f, "  %s %s\n      %s\n", verbs[i].name, verbs[i].args, verbs[i].help);
-	fprintf(f, "\nFormats: raw, qcow2. Exit status: 0 done; 1 failed; compare: 1 different, 2 failed; check: 1 not "
+	fprintf(f, "\nEach also takes --object secret,id=ID,file=FILE and --image-opts, with which files are named as\n"
+		   "driver=FORMAT,file.filename=FILE[,key-secret=ID][,encrypt.key-secret=ID].\n"
+		   "Formats: raw, qcow2, luks. Exit status: 0 done; 1 failed; compare: 1 different, 2 failed; check: 1 not "
 		   "done,\n"
 		   "2 corrupt, 3 leaks, 63 the format has no check.\n");
 }
@@ -543,7 +565,8 @@ int builtin_image(int argc, char **argv)
 			       toupper(verbs[i].help[0]), verbs[i].help + 1);
 			return 0;
 		}
-		return verbs[i].run(argc - 1, argv + 1);
+		argc = image_take_common(argc - 1, argv + 1);
+		return argc < 0 ? 1 : verbs[i].run(argc, argv + 1);
 	}
 	return image_fail(1, "there is no verb '%s'; see 'keel help image'", argv[1]);
 }

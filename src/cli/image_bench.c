@@ -194,6 +194,7 @@ int image_cmd_bench(int argc, char **argv)
 	};
 	struct bench b = { .count = 75000, .depth = 64, .size = 4096, .drain = true, .seed = 1 };
 	struct block_options o = { .fd = -1, .cache = BLOCK_CACHE_WRITEBACK };
+	struct image_name name;
 	struct err err = ERR_INIT;
 	uint64_t n, pattern = 0;
 	bool quiet = false, good = true;
@@ -257,18 +258,23 @@ int image_cmd_bench(int argc, char **argv)
 		return image_fail(1, "bench needs one file");
 	if (b.flush_every && !b.write)
 		return image_fail(1, "--flush-interval is for writes: give -w, too");
-	o.path = argv[optind];
+	if (image_name_parse(&name, argv[optind], o.format, &err))
+		return image_fail(1, "%s", err_msg(&err));
+	o.path = name.path;
+	o.format = name.format;
+	o.key_secret = name.key_secret;
 	o.readonly = !b.write;
 	b.step = b.step ? b.step : b.size;
 	if (!o.format) { /* as the other verbs do */
-		struct image *img = image_open(o.path, NULL, IMAGE_NO_BACKING, &err);
+		struct image *img = image_open(o.path, NULL, IMAGE_NO_BACKING | IMAGE_LOCKED, &err);
 
 		if (!img)
 			return image_fail(1, "%s", err_msg(&err));
-		o.format = image_qcow2(img) ? "qcow2" : "raw";
+		o.format = image_format(img);
 		image_close(img, NULL);
 	}
 	b.b = block_open(&o, &err);
+	image_name_free(&name);
 	if (!b.b)
 		return image_fail(1, "%s", err_msg(&err));
 	ret = run_bench(&b, pattern, quiet, &err);

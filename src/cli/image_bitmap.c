@@ -99,7 +99,7 @@ int image_cmd_bitmap(int argc, char **argv)
 
 	if (parse_bitmap(argc, argv, &a))
 		return 1;
-	img = image_open(a.file, a.format, IMAGE_RDWR | IMAGE_NO_BACKING, &err);
+	img = image_open_named(a.file, a.format, IMAGE_RDWR | IMAGE_NO_BACKING, &err);
 	if (img && a.source_file)
 		source = image_open(a.source_file, a.source_format, IMAGE_NO_BACKING, &err);
 	if (!img || (a.source_file && !source))

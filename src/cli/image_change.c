@@ -19,7 +19,8 @@ static int change_snapshot(struct image *img, int what, const char *name, struct
 	int ret;
 
 	if (!q)
-		return err_set(err, ENOTSUP, "%s is a raw image, which has no snapshots", image_path(img));
+		return err_set(err, ENOTSUP, "%s is a %s image, which has no snapshots", image_path(img),
+			       image_format(img));
 	if (what == 'c')
 		return qcow2_snapshot_create(q, name, err);
 	ret = qcow2_snapshot_find(q, name, &i, err);
@@ -61,7 +62,7 @@ int image_cmd_snapshot(int argc, char **argv)
 	}
 	if (argc - optind != 1 || verbs > 1)
 		return image_fail(1, "snapshot needs one of -l, -c, -a and -d, and one file");
-	img = image_open(argv[optind], format, flags | (what == 'l' ? IMAGE_CHECK : IMAGE_RDWR), &err);
+	img = image_open_named(argv[optind], format, flags | IMAGE_LOCKED | (what == 'l' ? IMAGE_CHECK : IMAGE_RDWR), &err);
 	if (!img)
 		return image_fail(1, "%s", err_msg(&err));
 	if (what != 'l')
@@ -181,7 +182,7 @@ static int commit(const struct base_args *a, struct err *err)
 	int levels, ret;
 
 	/* The base is locked once, for writing; what is read lies above it. */
-	top = image_open(a->file, a->format, (empty ? IMAGE_RDWR : 0) | IMAGE_BACKING_NO_LOCK, err);
+	top = image_open_named(a->file, a->format, (empty ? IMAGE_RDWR : 0) | IMAGE_BACKING_NO_LOCK, err);
 	if (!top)
 		return -EIO;
 	ret = levels = find_base(top, a->base, &found, err);
@@ -268,11 +269,12 @@ static int rebase(const struct base_args *a, struct err *err)
 	char *path = NULL;
 	int ret = 0;
 
-	top = image_open(a->file, a->format, IMAGE_RDWR | IMAGE_KEEP_ZEROES | (a->unsafe ? IMAGE_NO_BACKING : 0), err);
+	top = image_open_named(a->file, a->format, IMAGE_RDWR | IMAGE_KEEP_ZEROES | (a->unsafe ? IMAGE_NO_BACKING : 0), err);
 	if (!top)
 		return -EIO;
 	if (!image_qcow2(top))
-		ret = err_set(err, ENOTSUP, "%s is a raw image, which has no backing file", a->file);
+		ret = err_set(err, ENOTSUP, "%s is a %s image, which has no backing file", a->file,
+			      image_format(top));
 	if (!ret && a->base[0]) {
 		path = image_backing_path(a->file, a->base, err);
 		ret = path ? 0 : -EINVAL;

@@ -253,12 +253,13 @@ static int parse_convert(int argc, char **argv, struct convert_args *a)
 		return image_fail(1, "convert needs a file and the new one's name");
 	a->from = argv[optind];
 	a->to = argv[optind + 1];
-	if (strcmp(a->target.format, "raw") && strcmp(a->target.format, "qcow2"))
-		return image_fail(1, "format '%s' is not supported, only raw and qcow2 are", a->target.format);
-	if (a->compress && strcmp(a->target.format, "qcow2"))
-		return image_fail(1, "raw images cannot be compressed");
+	if (strcmp(a->target.format, "raw") && strcmp(a->target.format, "qcow2") && strcmp(a->target.format, "luks"))
+		return image_fail(1, "format '%s' is not supported, only raw, qcow2 and luks are", a->target.format);
+	if (a->compress && (strcmp(a->target.format, "qcow2") || a->target.qcow2.luks))
+		return image_fail(1, a->target.qcow2.luks ? "encrypted images cannot be compressed" : "%s images cannot be compressed",
+				  a->target.format);
 	if (a->target.qcow2.backing && strcmp(a->target.format, "qcow2"))
-		return image_fail(1, "raw images have no backing file");
+		return image_fail(1, "%s images have no backing file", a->target.format);
 	if (a->target.qcow2.backing && !a->target.qcow2.backing_format)
 		return image_fail(1, "the backing file's format is missing: give it with -F");
 	if (a->target.qcow2.backing && a->no_create)
@@ -288,9 +289,13 @@ static int convert(const struct convert_args *a, struct image *from, struct err 
 		ret = image_make(a->to, &t, &temp, err);
 	if (ret)
 		return ret;
-	c.zero_new = temp || (!a->no_create && !strcmp(t.format, "qcow2"));
+	/* What was never written on a ciphered disk reads as noise. */
+	c.zero_new = strcmp(t.format, "luks") && (temp || (!a->no_create && !strcmp(t.format, "qcow2")));
 	/* What goes wrong on the way leaves no trace, so the disk is waited for once, at the end. */
-	c.to = image_open(temp ? temp : a->to, t.format, IMAGE_RDWR | (temp ? IMAGE_UNSAFE : 0), err);
+	if (a->no_create)
+		c.to = image_open_target(a->to, t.format, IMAGE_RDWR, err);
+	else
+		c.to = image_open_keyed(temp ? temp : a->to, t.format, IMAGE_RDWR | (temp ? IMAGE_UNSAFE : 0), t.luks.key_secret, err);
 	if (!c.to) {
 		image_abandon(temp);
 		return -EIO;
@@ -326,7 +331,7 @@ int image_cmd_convert(int argc, char **argv)
 
 	if (parse_convert(argc, argv, &a))
 		return 1;
-	from = image_open(a.from, a.from_format, a.flags, &err);
+	from = image_open_named(a.from, a.from_format, a.flags, &err);
 	if (!from)
 		return image_fail(1, "%s", err_msg(&err));
 	ret = convert(&a, from, &err);
@@ -417,9 +422,9 @@ int image_cmd_compare(int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		return image_fail(2, "compare needs two files");
-	a = image_open(argv[optind], fa, flags, &err);
+	a = image_open_named(argv[optind], fa, flags, &err);
 	if (a)
-		b = image_open(argv[optind + 1], fb, flags, &err);
+		b = image_open_named(argv[optind + 1], fb, flags, &err);
 	if (b && image_size(a) != image_size(b)) {
 		if (strict && !quiet)
 			printf("Strict mode: Image size mismatch!\n");

@@ -138,6 +138,11 @@ static json_t *info_json(struct image *img)
 			      "dirty-flag", 0);
 	struct qcow2_info i;
 
+	if (image_luks(img))
+		json_object_set_new(j, "encrypted", json_true());
+	if (!q && image_luks(img))
+		json_object_set_new(j, "format-specific",
+				    json_pack("{s:s,s:o}", "type", "luks", "data", image_luks_json(image_luks(img))));
 	if (!q)
 		return j;
 	qcow2_get_info(q, &i);
@@ -173,6 +178,12 @@ static json_t *info_json(struct image *img)
 		json_object_update_new(json_object_get(json_object_get(j, "format-specific"), "data"),
 				       json_pack("{s:s,s:b}", "data-file", i.data_file, "data-file-raw",
 						 i.data_file_raw));
+	if (image_luks(img)) {
+		json_t *encrypt = image_luks_json(image_luks(img));
+
+		json_object_set_new(encrypt, "format", json_string("luks"));
+		json_object_set_new(json_object_get(json_object_get(j, "format-specific"), "data"), "encrypt", encrypt);
+	}
 	if (qcow2_bitmap_count(q))
 		json_object_set_new(json_object_get(json_object_get(j, "format-specific"), "data"), "bitmaps", bitmaps_json(q));
 	return j;
@@ -213,6 +224,12 @@ static void info_text(struct image *img)
 	printf("virtual size: %s (%" PRIu64 " bytes)\n", image_human_size(image_size(img), text, sizeof(text)),
 	       image_size(img));
 	printf("disk size: %s\n", image_human_size(disk_size(img), text, sizeof(text)));
+	if (image_luks(img))
+		printf("encrypted: yes\n");
+	if (!q && image_luks(img)) {
+		printf("Format specific information:\n");
+		image_luks_text(image_luks(img), "    ");
+	}
 	if (!q)
 		return;
 	qcow2_get_info(q, &i);
@@ -250,6 +267,10 @@ static void info_text(struct image *img)
 		printf("            name: %s\n            granularity: %" PRIu32 "\n", b.name, b.granularity);
 	}
 	printf("    refcount bits: %u\n", i.refcount_bits);
+	if (image_luks(img)) {
+		printf("    encrypt:\n        format: luks\n");
+		image_luks_text(image_luks(img), "        ");
+	}
 	if (i.data_file)
 		printf("    data file: %s\n    data file raw: %s\n", i.data_file, i.data_file_raw ? "true" : "false");
 	if (i.version >= 3)
@@ -267,7 +288,7 @@ int image_cmd_info(int argc, char **argv)
 	if (parse(argc, argv, "f:U", &a))
 		return 1;
 	/* With the chain, the whole of it must be there; without, a missing backing file is no hindrance. */
-	img = image_open(a.file, a.format, a.flags | IMAGE_CHECK | (a.chain ? 0 : IMAGE_NO_BACKING), &err);
+	img = image_open_named(a.file, a.format, a.flags | IMAGE_LOCKED | IMAGE_CHECK | (a.chain ? 0 : IMAGE_NO_BACKING), &err);
 	if (!img)
 		return image_fail(1, "%s", err_msg(&err));
 	if (a.json && a.chain)
@@ -358,12 +379,12 @@ int image_cmd_check(int argc, char **argv)
 		return image_fail(1, "-r takes leaks or all, not '%s'", a.repair);
 	if (a.repair)
 		fix = !strcmp(a.repair, "all") ? QCOW2_FIX_ALL : QCOW2_FIX_LEAKS;
-	img = image_open(a.file, a.format, a.flags | IMAGE_CHECK | IMAGE_NO_BACKING | (fix ? IMAGE_RDWR : 0), &err);
+	img = image_open_named(a.file, a.format, a.flags | IMAGE_CHECK | IMAGE_NO_BACKING | (fix ? IMAGE_RDWR : 0), &err);
 	if (!img)
 		return image_fail(1, "%s", err_msg(&err));
 	if (!image_qcow2(img)) {
 		image_close(img, NULL);
-		return image_fail(63, "%s: raw images have nothing to check", a.file);
+		return image_fail(63, "%s: images of this format have nothing to check", a.file);
 	}
 	if (!a.json && !a.quiet)
 		c.report = say_finding;
@@ -449,7 +470,7 @@ int image_cmd_map(int argc, char **argv)
 
 	if (parse(argc, argv, "f:U", &a))
 		return 1;
-	img = image_open(a.file, a.format, a.flags, &err);
+	img = image_open_named(a.file, a.format, a.flags, &err);
 	if (!img)
 		return image_fail(1, "%s", err_msg(&err));
 	ret = map_image(img, a.json, &err);
@@ -495,13 +516,13 @@ int image_cmd_measure(int argc, char **argv)
 	if (parse(argc, argv, "f:UO:o:", &a))
 		return 1;
 	t.format = a.output_format ? a.output_format : "raw";
-	if (strcmp(t.format, "raw") && strcmp(t.format, "qcow2"))
-		return image_fail(1, "format '%s' is not supported, only raw and qcow2 are", t.format);
+	if (strcmp(t.format, "raw") && strcmp(t.format, "qcow2") && strcmp(t.format, "luks"))
+		return image_fail(1, "format '%s' is not supported, only raw, qcow2 and luks are", t.format);
 	if (a.options && image_parse_options(&t, a.options))
 		return 1;
 	t.qcow2.size = a.size;
 	if (a.file) {
-		img = image_open(a.file, a.format, a.flags, &err);
+		img = image_open_named(a.file, a.format, a.flags, &err);
 		if (!img)
 			return image_fail(1, "%s", err_msg(&err));
 		t.qcow2.size = image_size(img);
@@ -511,6 +532,13 @@ int image_cmd_measure(int argc, char **argv)
 	if (ret)
 		return image_fail(1, "%s", err_msg(&err));
 	required = full = t.qcow2.size;
+	if (!strcmp(t.format, "luks")) {
+		uint64_t header;
+
+		if (luks_measure(&t.luks, &header, "the image", &err))
+			return image_fail(1, "%s", err_msg(&err));
+		required = full = t.qcow2.size + header;
+	}
 	if (!strcmp(t.format, "qcow2")) {
 		required = qcow2_measure(&t.qcow2, data);
 		full = qcow2_measure(&t.qcow2, t.qcow2.size);

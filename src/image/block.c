@@ -12,15 +12,18 @@
 #include <unistd.h>
 
 #include "image/block_int.h"
+#include "image/dirty.h"
+#include "image/luks.h"
 #include "image/qcow2.h"
 #include "image/remote.h"
+#include "util/files.h"
 
 #define REMOTE_CONNECTIONS 4u /* one for each thread of a queue */
 
 static int open_file(const struct block_options *o, bool direct, struct err *err)
 {
 	int flags = (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? O_DIRECT : 0);
-	int fd = open(o->path, flags);
+	int fd = file_open(o->path, flags);
 
 	if (fd >= 0)
 		return fd;
@@ -114,7 +117,7 @@ static int open_plain(struct block *b, const struct block_options *o, struct err
 	if (b->off_align <= BLOCK_SECTOR)
 		return 0;
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", b->fd);
-	b->plain_fd = open(self, (b->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	b->plain_fd = file_open(file_passed(b->path) ? b->path : self, b->readonly ? O_RDONLY : O_RDWR);
 	if (b->plain_fd < 0)
 		return err_set_errno(err, errno,
 				     "%s has sectors of %u bytes and cannot be opened once more for smaller requests; "
@@ -129,7 +132,7 @@ static int check_format(struct block *b, const struct block_options *o, struct e
 	int ret;
 
 	if (o->format && strcmp(o->format, "raw"))
-		return err_set(err, ENOTSUP, "%s: format '%s' is not supported, only raw and qcow2 are", b->path,
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported, only raw, qcow2 and luks are", b->path,
 			       o->format);
 	if (o->format)
 		return 0;
@@ -138,7 +141,9 @@ static int check_format(struct block *b, const struct block_options *o, struct e
 		return err_set_errno(err, -ret, "cannot read disk image %s", b->path);
 	if (found)
 		return err_set(err, ENOTSUP, "%s is a %s image: give %sformat=raw to use it as it is", b->path, found,
-			       strcmp(found, "qcow2") ? "" : "format=qcow2, or ");
+			       !strcmp(found, "qcow2")  ? "format=qcow2, or "
+			       : !strcmp(found, "luks") ? "format=luks, or "
+							 : "");
 	return 0;
 }
 
@@ -147,9 +152,21 @@ static bool is_qcow2(const struct block_options *o)
 	return o->format && !strcmp(o->format, "qcow2");
 }
 
+static bool is_luks(const struct block_options *o)
+{
+	return o->format && !strcmp(o->format, "luks");
+}
+
+/* Its tables are not aligned to what direct I/O wants. */
+static bool has_tables(const struct block_options *o)
+{
+	return is_qcow2(o) || is_luks(o);
+}
+
 /* Guest data once more, past the page cache; tables stay in it. */
 static int open_direct(struct block *b, struct err *err)
 {
+	const char *path;
 	char self[64];
 	int fd;
 
@@ -159,7 +176,8 @@ static int open_direct(struct block *b, struct err *err)
 		return 0;
 	}
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", b->data_fd[1]);
-	fd = open(self, (b->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+	path = qcow2_data_path(b->qcow2);
+	fd = file_open(file_passed(path) ? path : self, (b->readonly ? O_RDONLY : O_RDWR) | O_DIRECT);
 	if (fd < 0)
 		return err_set_errno(err, errno, "%s cannot be opened for direct I/O: use cache=writeback", b->path);
 	b->data_fd[0] = fd;
@@ -168,10 +186,10 @@ static int open_direct(struct block *b, struct err *err)
 	return 0;
 }
 
-static int open_qcow2(struct block *b, struct err *err)
+static int open_qcow2(struct block *b, const char *key_secret, struct err *err)
 {
-	unsigned flags = (b->readonly ? 0 : IMAGE_RDWR) | (b->unsafe ? IMAGE_UNSAFE : 0);
-	struct image_chain chain = { .path = b->path };
+	unsigned flags = (b->readonly ? 0 : IMAGE_RDWR) | (b->unsafe ? IMAGE_UNSAFE : 0) | (b->no_backing ? IMAGE_NO_BACKING : 0);
+	struct image_chain chain = { .path = b->path, .key_secret = key_secret };
 	struct stat st;
 
 	if (fstat(b->fd, &st))
@@ -189,12 +207,44 @@ static int open_qcow2(struct block *b, struct err *err)
 	return b->size ? 0 : err_set(err, EINVAL, "%s has size 0: give it one with 'keel image resize'", b->path);
 }
 
+/* What is ciphered goes through threads, which do the ciphering; below: or NULL, the file. */
+static int open_luks(struct block *b, const struct block_options *o, struct remote *below, struct err *err)
+{
+	char self[64];
+	int fd;
+
+	if (!o->key_secret) {
+		remote_close(below);
+		return err_set(err, EACCES, "%s is encrypted: name the secret with its passphrase, key-secret=ID", b->path);
+	}
+	b->remote = luks_disk_open(b->fd, b->path, below, o->key_secret, err);
+	if (!b->remote)
+		return -EACCES;
+	b->real_size = remote_size(b->remote);
+	b->size = b->real_size & ~(uint64_t)(BLOCK_SECTOR - 1);
+	if (b->direct && !below) {
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", b->fd);
+		fd = file_open(file_passed(b->path) ? b->path : self, (b->readonly ? O_RDONLY : O_RDWR) | O_DIRECT);
+		if (fd < 0)
+			return err_set_errno(err, errno, "%s cannot be opened for direct I/O: use cache=writeback", b->path);
+		luks_disk_set_direct(b->remote, fd);
+	}
+	b->direct = false; /* for the queues: they do no I/O of their own */
+	return b->size ? 0 : err_set(err, EINVAL, "%s has no room behind its LUKS header", b->path);
+}
+
 /* Caching is the server's affair, but for whether writes wait. */
 static int open_remote(struct block *b, const struct block_options *o, struct err *err)
 {
+	struct remote *below;
+
+	if (is_luks(o)) {
+		below = remote_open(o->path, o->readonly, REMOTE_CONNECTIONS, err);
+		return below ? open_luks(b, o, below, err) : -EIO;
+	}
 	if (o->format && strcmp(o->format, "raw"))
-		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw is", b->path,
-			       o->format);
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw and luks are",
+			       b->path, o->format);
 	b->remote = remote_open(o->path, o->readonly, REMOTE_CONNECTIONS, err);
 	if (!b->remote)
 		return -EIO;
@@ -219,12 +269,14 @@ struct block *block_open(const struct block_options *o, struct err *err)
 		return NULL;
 	}
 	b->readonly = o->readonly;
+	b->no_backing = o->no_backing;
 	b->direct = o->cache == BLOCK_CACHE_NONE || o->cache == BLOCK_CACHE_DIRECTSYNC;
 	b->dsync = o->cache == BLOCK_CACHE_WRITETHROUGH || o->cache == BLOCK_CACHE_DIRECTSYNC;
 	b->unsafe = o->cache == BLOCK_CACHE_UNSAFE;
 	b->fd = o->fd;
 	b->plain_fd = -1;
 	pthread_mutex_init(&b->lock, NULL);
+	pthread_cond_init(&b->woken, NULL);
 	if (o->fd < 0 && remote_is_uri(o->path)) {
 		if (open_remote(b, o, err)) {
 			block_close(b);
@@ -233,19 +285,20 @@ struct block *block_open(const struct block_options *o, struct err *err)
 		return b;
 	}
 	if (o->fd >= 0)
-		ret = check_passed(o, b->direct && !is_qcow2(o), err);
+		ret = check_passed(o, b->direct && !has_tables(o), err);
 	else
-		ret = b->fd = open_file(o, b->direct && !is_qcow2(o), err);
-	/* Its tables are not aligned to what direct I/O wants. */
-	if (ret >= 0 && is_qcow2(o) && fcntl(b->fd, F_GETFL) & O_DIRECT)
+		ret = b->fd = open_file(o, b->direct && !has_tables(o), err);
+	if (ret >= 0 && has_tables(o) && fcntl(b->fd, F_GETFL) & O_DIRECT)
 		fcntl(b->fd, F_SETFL, fcntl(b->fd, F_GETFL) & ~O_DIRECT);
 	if (ret >= 0)
 		ret = find_size(b, err);
 	if (!ret)
 		ret = lock_image(b->fd, b->path, !b->readonly, err);
 	if (!ret)
-		ret = is_qcow2(o) ? open_qcow2(b, err) : check_format(b, o, err);
-	if (!ret && !b->qcow2) {
+		ret = is_qcow2(o) ? open_qcow2(b, o->key_secret, err)
+		      : is_luks(o)	? open_luks(b, o, NULL, err)
+					: check_format(b, o, err);
+	if (!ret && !b->qcow2 && !b->remote) {
 		find_alignment(b, b->fd);
 		ret = open_plain(b, o, err);
 	}
@@ -270,9 +323,29 @@ void block_close(struct block *b)
 	if (b->plain_fd >= 0)
 		close(b->plain_fd);
 	throttle_put(b->throttle);
+	block_bitmaps_free(b);
+	pthread_cond_destroy(&b->woken);
 	pthread_mutex_destroy(&b->lock);
 	free(b->path);
 	free(b);
+}
+
+int block_adopt_cache(struct block *b, const struct block *like, struct err *err)
+{
+	const struct block_options o = { .path = b->path, .fd = -1 };
+	int ret = 0;
+
+	b->dsync = like->dsync;
+	b->unsafe = like->unsafe;
+	if (b->remote || !like->direct || b->direct)
+		return 0;
+	b->direct = true;
+	if (b->qcow2)
+		return open_direct(b, err);
+	if (fcntl(b->fd, F_SETFL, fcntl(b->fd, F_GETFL) | O_DIRECT))
+		ret = err_set(err, EINVAL, "%s: its file system has no direct I/O: use cache=writeback", b->path);
+	find_alignment(b, b->fd);
+	return ret ? ret : open_plain(b, &o, err);
 }
 
 uint64_t block_size(const struct block *b)
@@ -292,7 +365,7 @@ const char *block_path(const struct block *b)
 
 const char *block_format(const struct block *b)
 {
-	return b->qcow2 ? "qcow2" : "raw";
+	return b->qcow2 ? "qcow2" : b->remote && luks_disk_luks(b->remote) ? "luks" : "raw";
 }
 
 void block_get_stats(struct block *b, struct block_stats *s)

@@ -25,8 +25,10 @@ enum block_cache { BLOCK_CACHE_WRITEBACK, BLOCK_CACHE_NONE, BLOCK_CACHE_WRITETHR
 struct block_options {
 	const char *path;    /* what messages call it; opened unless fd >= 0 */
 	int fd;              /* -1, or an open descriptor that block_open() takes over */
-	const char *format;  /* "raw", "qcow2"; NULL: probed (raw is only taken for what looks like no other format) */
+	const char *key_secret; /* NULL, or the name of the secret with the passphrase of what is encrypted */
+	const char *format;  /* "raw", "qcow2", "luks"; NULL: probed (raw is only taken for what looks like no other format) */
 	bool readonly;
+	bool no_backing;     /* qcow2: open no backing file; the caller attaches one (qcow2_swap_backing()) */
 	enum block_cache cache;
 };
 

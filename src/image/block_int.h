@@ -3,6 +3,7 @@
  * Inside the block layer:
  *
  *   block.c   opening, options, stats
+ *   block_graph.c  what is done to open blocks: pauses, watches, other contents
  *   probe.c   what an image looks like
  *   lock.c    one writer a file
  *   throttle.c  when requests may start
@@ -18,6 +19,7 @@
 #include <pthread.h>
 
 #include "image/block.h"
+#include "image/block_graph.h"
 
 #define BLOCK_SECTOR 512u
 #define BLOCK_BOUNCE (1u << 20) /* largest step through a bounce buffer */
@@ -26,21 +28,27 @@ struct qcow2;
 struct remote;
 
 struct block {
+	/* The front, which stays when contents are exchanged (block_swap()) */
+	pthread_mutex_t lock;
+	struct block_queue *queues; /* under lock */
+	struct throttle *throttle;  /* or NULL; changed under lock */
+	unsigned paused;            /* nothing starts; changed under lock, read atomically */
+	pthread_cond_t woken;       /* with lock: a queue became idle, a pause ended, a request may go on */
+	struct block_watch *watches; /* changed while paused */
+	struct block_stats stats; /* atomic */
+	/* The contents: fd and all that follows */
 	int fd;             /* -1: qcow2 has it */
+	struct block_bitmap *bitmaps; /* not persistent ones; the main loop's */
 	struct qcow2 *qcow2; /* or NULL: raw */
 	struct remote *remote; /* or NULL */
 	int plain_fd;       /* or -1; without O_DIRECT, for requests smaller than the sectors of direct I/O */
 	char *path;
-	bool readonly, device, direct, dsync, unsafe;
+	bool readonly, no_backing, device, direct, dsync, unsafe;
 	uint64_t size;      /* rounded up to sectors */
 	uint64_t real_size; /* beyond it reads give zeroes */
 	unsigned mem_align, off_align; /* direct I/O */
 	int data_fd[2];     /* qcow2's file with guest data, as steps use it and without O_DIRECT; qcow2 owns them */
-	pthread_mutex_t lock;
-	struct block_queue *queues; /* under lock */
-	struct throttle *throttle;  /* or NULL; changed under lock */
 	bool no_punch, no_zero; /* the file system said so; atomic */
-	struct block_stats stats; /* atomic */
 };
 
 enum step_kind {
@@ -66,6 +74,9 @@ struct step {
 	int niov;
 	void *bounce;
 	bool synced; /* the sync that follows a zeroing under write-through was sent */
+	bool ended;  /* with `ret`: only watches are left to be told */
+	int ret;
+	struct block_watch *watch; /* the next to be asked */
 	int result;
 	struct step *next;
 };
@@ -78,10 +89,12 @@ struct block_queue {
 	struct block_queue *next; /* of the block's */
 	struct loop *loop;
 	struct step *steps, *free;
-	unsigned depth, inflight;
+	unsigned depth, inflight; /* inflight: atomic */
 	struct block_request *pending, **pending_end;
 	bool reaping; /* inside completions: kicks wait */
 	bool unlimited; /* drained: nothing waits for its turn */
+	bool internal;  /* of a job: not paused, watched, counted or limited */
+	struct step *released; /* under the block's lock: their watches let them go on */
 	struct timer *turn; /* made when first needed */
 	struct { /* what reads, and what writes: the first that waits, and until when */
 		const struct block_request *r;
@@ -103,9 +116,13 @@ struct block_queue *queue_new(struct block *b, struct loop *loop, unsigned depth
 
 /* A step ended with step->result. The queue's thread. */
 void queue_complete(struct step *s);
+/* Have the queue's thread look at what may go on. With the block's lock held. */
+void queue_wake(struct block_queue *q);
 /* After a batch of queue_complete(): start what waits. */
 void queue_reaped(struct block_queue *q);
 
+/* The block has other contents now; nothing is in flight. Any thread. */
+void uring_refile(struct uring *u);
 struct uring *uring_new(struct block_queue *q, struct err *err);
 void uring_free(struct uring *u);
 void uring_add(struct uring *u, struct step *s); /* goes out with uring_send() */

@@ -12,22 +12,14 @@
 #include <unistd.h>
 
 #include "image/block_int.h"
+#include "image/image_int.h"
 #include "image/qcow2.h"
 #include "image/remote.h"
+#include "util/files.h"
 
 #define MAX_DEPTH 200u
 #define ZEROES 65536u
 #define CONNECTIONS 4u /* to a server */
-
-struct image {
-	char *path;
-	int fd;
-	unsigned flags;
-	bool no_punch;
-	uint64_t size;	       /* raw */
-	struct qcow2 *q;       /* which owns the descriptor then */
-	struct remote *remote; /* or NULL; there is no descriptor then */
-};
 
 char *image_backing_path(const char *of, const char *name, struct err *err)
 {
@@ -82,9 +74,25 @@ static int check_chain(const struct image_chain *chain, struct err *err)
 	return 0;
 }
 
+/* The disk behind a LUKS header, in a file or on another disk. */
+static int open_luks(struct image *img, struct remote *below, struct err *err)
+{
+	if (!img->key_secret && !(img->flags & (IMAGE_LOCKED | IMAGE_CHECK))) {
+		remote_close(below);
+		return err_set(err, EACCES,
+			       "%s is encrypted: name the secret with its passphrase, key-secret=ID, and make it with "
+			       "--object secret,id=ID,file=FILE",
+			       img->path);
+	}
+	img->remote = luks_disk_open(img->fd, img->path, below, img->key_secret, err);
+	return img->remote ? 0 : -EACCES;
+}
+
 static int set_up(struct image *img, const char *format, const struct image_chain *up, struct err *err)
 {
-	struct image_chain chain = { .up = up, .path = img->path, .depth = up ? up->depth + 1 : 0 };
+	struct image_chain chain = {
+		.up = up, .path = img->path, .key_secret = img->key_secret, .depth = up ? up->depth + 1 : 0,
+	};
 	const char *found = format;
 	struct stat st;
 	int ret;
@@ -109,8 +117,10 @@ static int set_up(struct image *img, const char *format, const struct image_chai
 		return ret;
 	if (!strcmp(found, "raw"))
 		return 0;
+	if (!strcmp(found, "luks"))
+		return open_luks(img, NULL, err);
 	if (strcmp(found, "qcow2"))
-		return err_set(err, ENOTSUP, "%s: format '%s' is not supported, only raw and qcow2 are", img->path,
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported, only raw, qcow2 and luks are", img->path,
 			       found);
 	img->q = qcow2_open(img->fd, img->path, img->flags, &chain, err);
 	if (!img->q)
@@ -121,27 +131,35 @@ static int set_up(struct image *img, const char *format, const struct image_chai
 /* What a server has is the disk as it is; formats over it would need a size that changes. */
 static int open_remote(struct image *img, const char *format, struct err *err)
 {
-	uint8_t magic[4];
+	struct remote *below;
+	uint8_t magic[6];
 	int ret;
 
+	if (format && !strcmp(format, "luks")) {
+		below = remote_open(img->path, !(img->flags & IMAGE_RDWR), CONNECTIONS, err);
+		return below ? open_luks(img, below, err) : -EIO;
+	}
 	img->remote = remote_open(img->path, !(img->flags & IMAGE_RDWR), CONNECTIONS, err);
 	if (!img->remote)
 		return -EIO;
 	img->size = remote_size(img->remote);
 	if (format && strcmp(format, "raw"))
-		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw is", img->path,
-			       format);
+		return err_set(err, ENOTSUP, "%s: format '%s' is not supported over a server, only raw and luks are",
+			       img->path, format);
 	if (format || img->size < sizeof(magic))
 		return 0;
 	ret = remote_read(img->remote, 0, magic, sizeof(magic), err);
 	if (!ret && !memcmp(magic, "QFI\xfb", 4))
 		ret = err_set(err, ENOTSUP, "%s has a qcow2 image on it: give format=raw to use it as it is",
 			      img->path);
+	else if (!ret && !memcmp(magic, "LUKS\xba\xbe", 6))
+		ret = err_set(err, ENOTSUP, "%s has a LUKS header on it: give format=luks, or format=raw to use it as it is",
+			      img->path);
 	return ret;
 }
 
-struct image *image_open_chain(const char *path, const char *format, unsigned flags, const struct image_chain *up,
-			       struct err *err)
+static struct image *open_image(const char *path, const char *format, unsigned flags, const char *key_secret,
+				const struct image_chain *up, struct err *err)
 {
 	struct image *img = calloc(1, sizeof(*img));
 	int ret;
@@ -152,6 +170,7 @@ struct image *image_open_chain(const char *path, const char *format, unsigned fl
 		return NULL;
 	}
 	img->flags = flags;
+	img->key_secret = key_secret;
 	img->fd = -1;
 	if (remote_is_uri(path)) {
 		if (open_remote(img, format, err)) {
@@ -160,7 +179,7 @@ struct image *image_open_chain(const char *path, const char *format, unsigned fl
 		}
 		return img;
 	}
-	img->fd = open(path, (flags & IMAGE_RDWR ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+	img->fd = file_open(path, (flags & IMAGE_RDWR ? O_RDWR : O_RDONLY) | O_NONBLOCK);
 	ret = img->fd < 0 ? err_set_errno(err, errno, "cannot open %s", path) : set_up(img, format, up, err);
 	if (ret) {
 		image_close(img, NULL);
@@ -169,9 +188,21 @@ struct image *image_open_chain(const char *path, const char *format, unsigned fl
 	return img;
 }
 
+struct image *image_open_chain(const char *path, const char *format, unsigned flags, const struct image_chain *up,
+			       struct err *err)
+{
+	return open_image(path, format, flags, up ? up->key_secret : NULL, up, err);
+}
+
 struct image *image_open(const char *path, const char *format, unsigned flags, struct err *err)
 {
-	return image_open_chain(path, format, flags, NULL, err);
+	return open_image(path, format, flags, NULL, NULL, err);
+}
+
+struct image *image_open_keyed(const char *path, const char *format, unsigned flags, const char *key_secret,
+			       struct err *err)
+{
+	return open_image(path, format, flags, key_secret, NULL, err);
 }
 
 int image_close(struct image *img, struct err *err)
@@ -193,7 +224,7 @@ int image_close(struct image *img, struct err *err)
 
 uint64_t image_size(const struct image *img)
 {
-	return img->q ? qcow2_size(img->q) : img->size;
+	return img->q ? qcow2_size(img->q) : img->remote ? remote_size(img->remote) : img->size;
 }
 
 const char *image_path(const struct image *img)
@@ -203,7 +234,12 @@ const char *image_path(const struct image *img)
 
 const char *image_format(const struct image *img)
 {
-	return img->q ? "qcow2" : "raw";
+	return img->q ? "qcow2" : img->remote && luks_disk_luks(img->remote) ? "luks" : "raw";
+}
+
+struct luks *image_luks(const struct image *img)
+{
+	return img->q ? qcow2_luks(img->q) : img->remote ? luks_disk_luks(img->remote) : NULL;
 }
 
 struct qcow2 *image_qcow2(const struct image *img)
@@ -244,11 +280,12 @@ int image_read(struct image *img, uint64_t offset, void *buf, size_t len, struct
 
 int image_write(struct image *img, uint64_t offset, const void *buf, size_t len, struct err *err)
 {
+	uint64_t size = image_size(img);
 	size_t done = 0;
 
 	if (img->q)
 		return qcow2_write(img->q, offset, buf, len, err);
-	if ((img->remote || !(img->flags & IMAGE_GROW)) && (offset > img->size || len > img->size - offset))
+	if ((img->remote || !(img->flags & IMAGE_GROW)) && (offset > size || len > size - offset))
 		return err_set(err, EINVAL, "%s: bytes past its end are to be written", img->path);
 	if (img->remote)
 		return remote_write(img->remote, offset, buf, len, false, err);
@@ -332,7 +369,7 @@ int image_resize(struct image *img, uint64_t size, struct err *err)
 	if (img->q)
 		return qcow2_resize(img->q, size, err);
 	if (img->remote)
-		return err_set(err, ENOTSUP, "%s has the size that its server gives it", img->path);
+		return remote_resize(img->remote, size, err);
 	if (ftruncate(img->fd, size) || fsync(img->fd))
 		return err_set_errno(err, errno, "cannot resize %s", img->path);
 	img->size = size;
@@ -354,7 +391,9 @@ int image_map_above(struct image *img, unsigned levels, uint64_t offset, uint64_
 	if (offset >= size || !len)
 		return err_set(err, EINVAL, "%s: byte %llu is past its end", img->path, (unsigned long long)offset);
 	if (img->remote) {
-		*e = (struct image_extent){ .present = true, .path = img->path, .has_offset = true, .offset = offset };
+		*e = (struct image_extent){
+			.present = true, .path = img->path, .has_offset = !image_luks(img), .offset = offset,
+		};
 		return remote_map(img->remote, offset, most, &e->data, &e->zero, &e->len, err);
 	}
 	if (!img->q) {

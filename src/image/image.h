@@ -15,6 +15,7 @@
 #include "util/err.h"
 
 struct image;
+struct luks;
 struct qcow2;
 
 enum image_flags {
@@ -25,18 +26,23 @@ enum image_flags {
 	IMAGE_UNSAFE = 16,	 /* never wait for the disk */
 	IMAGE_GROW = 32,	 /* raw: writes past the end extend the file */
 	IMAGE_KEEP_ZEROES = 128, /* zeroes are written down even where nothing lies below: another backing file comes */
+	IMAGE_LOCKED = 256, /* guest data is not looked at: encrypted images need no key */
 	IMAGE_BACKING_NO_LOCK = 64, /* whoever opens it has locked its backing files, or writes them itself */
 };
 
 /* format NULL: probed. */
 struct image *image_open(const char *path, const char *format, unsigned flags, struct err *err);
+/* key_secret: name of the secret with the passphrase, for what is encrypted in it and its backing chain. */
+struct image *image_open_keyed(const char *path, const char *format, unsigned flags, const char *key_secret,
+			       struct err *err);
 /* Writes back what is cached first; an error there is the result. NULL is allowed. */
 int image_close(struct image *img, struct err *err);
 
 uint64_t image_size(const struct image *img);
 const char *image_path(const struct image *img);
 const char *image_format(const struct image *img);
-struct qcow2 *image_qcow2(const struct image *img); /* NULL: raw */
+struct qcow2 *image_qcow2(const struct image *img); /* NULL: another format */
+struct luks *image_luks(const struct image *img);   /* NULL: not encrypted */
 int image_fd(const struct image *img);
 
 /* Past the end there are zeroes. */
@@ -60,12 +66,15 @@ int image_map(struct image *img, uint64_t offset, uint64_t len, struct image_ext
 int image_map_above(struct image *img, unsigned levels, uint64_t offset, uint64_t len, struct image_extent *e,
 		    struct err *err);
 struct image *image_backing(const struct image *img); /* or NULL */
+/* What was opened for reading is written from now on, or the other way round. Nobody else works on it meanwhile. */
+int image_set_writable(struct image *img, bool on, struct err *err);
 int image_resize(struct image *img, uint64_t size, struct err *err);
 
 /* Files on the way down a backing chain, for finding loops. */
 struct image_chain {
 	const struct image_chain *up;
 	const char *path;
+	const char *key_secret; /* or NULL */
 	dev_t dev;
 	ino_t ino;
 	unsigned depth;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "image/remote.h"
+#include "image/remote_int.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -10,15 +10,7 @@
 #include <libnbd.h>
 #endif
 
-bool remote_is_uri(const char *path)
-{
-	static const char *const schemes[] = { "nbd://", "nbds://", "nbd+unix://", "nbds+unix://" };
-
-	for (unsigned i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
-		if (!strncmp(path, schemes[i], strlen(schemes[i])))
-			return true;
-	return false;
-}
+static const char *const schemes[] = { "nbd://", "nbds://", "nbd+unix://", "nbds+unix://", NULL };
 
 #ifdef HAVE_LIBNBD
 
@@ -27,9 +19,8 @@ bool remote_is_uri(const char *path)
 #define MAX_CONNECTIONS 8u
 #define ZEROES 65536u
 
-struct remote {
-	char *uri;
-	uint64_t size;
+struct nbd {
+	struct remote base;
 	bool can_zero, can_trim, can_flush, can_fua, knows_map;
 	unsigned n, next; /* next: atomic */
 	struct connection {
@@ -38,27 +29,27 @@ struct remote {
 	} c[MAX_CONNECTIONS];
 };
 
-static int failed(const struct remote *r, const char *what, uint64_t offset, struct err *err)
+static int failed(const struct nbd *r, const char *what, uint64_t offset, struct err *err)
 {
 	int code = nbd_get_errno() ? nbd_get_errno() : EIO;
 
-	return err_set(err, code, "%s: %s at byte %llu: %s", r->uri, what, (unsigned long long)offset,
+	return err_set(err, code, "%s: %s at byte %llu: %s", r->base.uri, what, (unsigned long long)offset,
 		       nbd_get_error() ? nbd_get_error() : "the connection broke");
 }
 
-static int connect_one(struct remote *r, struct err *err)
+static int connect_one(struct nbd *r, struct err *err)
 {
 	struct connection *c = &r->c[r->n];
 
 	c->h = nbd_create();
 	if (!c->h)
-		return err_set(err, ENOMEM, "%s: no memory for a connection", r->uri);
+		return err_set(err, ENOMEM, "%s: no memory for a connection", r->base.uri);
 	/* Whoever names the server may name the certificates for it. */
 	if (nbd_set_uri_allow_local_file(c->h, true) || nbd_add_meta_context(c->h, LIBNBD_CONTEXT_BASE_ALLOCATION) ||
-	    nbd_connect_uri(c->h, r->uri)) {
+	    nbd_connect_uri(c->h, r->base.uri)) {
 		int code = nbd_get_errno() ? nbd_get_errno() : ECONNREFUSED;
 
-		err_set(err, code, "cannot connect to %s: %s", r->uri, nbd_get_error());
+		err_set(err, code, "cannot connect to %s: %s", r->base.uri, nbd_get_error());
 		nbd_close(c->h);
 		return -code;
 	}
@@ -67,16 +58,16 @@ static int connect_one(struct remote *r, struct err *err)
 	return 0;
 }
 
-static int look(struct remote *r, bool readonly, struct err *err)
+static int look(struct nbd *r, bool readonly, struct err *err)
 {
 	struct nbd_handle *h = r->c[0].h;
 	int64_t size = nbd_get_size(h);
 
 	if (size <= 0)
-		return err_set(err, EINVAL, "%s: its size is not known, or 0", r->uri);
+		return err_set(err, EINVAL, "%s: its size is not known, or 0", r->base.uri);
 	if (!readonly && nbd_is_read_only(h) > 0)
-		return err_set(err, EROFS, "%s is read-only at the server: open it with readonly=on", r->uri);
-	r->size = size;
+		return err_set(err, EROFS, "%s is read-only at the server: open it with readonly=on", r->base.uri);
+	r->base.size = size;
 	r->can_zero = nbd_can_zero(h) > 0;
 	r->can_trim = nbd_can_trim(h) > 0;
 	r->can_flush = nbd_can_flush(h) > 0;
@@ -85,12 +76,25 @@ static int look(struct remote *r, bool readonly, struct err *err)
 	return 0;
 }
 
-struct remote *remote_open(const char *uri, bool readonly, unsigned connections, struct err *err)
+static void close_nbd(struct remote *base)
 {
-	struct remote *r = calloc(1, sizeof(*r));
+	struct nbd *r = (struct nbd *)base;
+
+	for (unsigned i = 0; i < r->n; i++) {
+		nbd_shutdown(r->c[i].h, 0);
+		nbd_close(r->c[i].h);
+		pthread_mutex_destroy(&r->c[i].lock);
+	}
+	free(r->base.uri);
+	free(r);
+}
+
+static struct remote *open_nbd(const char *uri, bool readonly, unsigned connections, struct err *err)
+{
+	struct nbd *r = calloc(1, sizeof(*r));
 	int ret;
 
-	if (!r || !(r->uri = strdup(uri))) {
+	if (!r || !(r->base.uri = strdup(uri))) {
 		free(r);
 		err_set(err, ENOMEM, "no memory to open %s", uri);
 		return NULL;
@@ -99,35 +103,18 @@ struct remote *remote_open(const char *uri, bool readonly, unsigned connections,
 	if (!ret)
 		ret = look(r, readonly, err);
 	if (ret) {
-		remote_close(r);
+		close_nbd(&r->base);
 		return NULL;
 	}
 	/* More of them only where a flush on one is a flush of all. */
 	while (r->n < connections && r->n < MAX_CONNECTIONS && nbd_can_multi_conn(r->c[0].h) > 0)
 		if (connect_one(r, NULL))
 			break;
-	return r;
+	r->base.ops = &remote_nbd;
+	return &r->base;
 }
 
-void remote_close(struct remote *r)
-{
-	if (!r)
-		return;
-	for (unsigned i = 0; i < r->n; i++) {
-		nbd_shutdown(r->c[i].h, 0);
-		nbd_close(r->c[i].h);
-		pthread_mutex_destroy(&r->c[i].lock);
-	}
-	free(r->uri);
-	free(r);
-}
-
-uint64_t remote_size(const struct remote *r)
-{
-	return r->size;
-}
-
-static struct connection *take(struct remote *r)
+static struct connection *take(struct nbd *r)
 {
 	unsigned first = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
 
@@ -143,8 +130,9 @@ static void give(struct connection *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
-int remote_read(struct remote *r, uint64_t offset, void *buf, size_t len, struct err *err)
+static int read_nbd(struct remote *base, uint64_t offset, void *buf, size_t len, struct err *err)
 {
+	struct nbd *r = (struct nbd *)base;
 	struct connection *c = take(r);
 	uint8_t *p = buf;
 	int ret = 0;
@@ -158,13 +146,14 @@ int remote_read(struct remote *r, uint64_t offset, void *buf, size_t len, struct
 	return ret;
 }
 
-static int flush(struct remote *r, struct connection *c, struct err *err)
+static int flush(struct nbd *r, struct connection *c, struct err *err)
 {
 	return r->can_flush && nbd_flush(c->h, 0) ? failed(r, "flushing", 0, err) : 0;
 }
 
-int remote_write(struct remote *r, uint64_t offset, const void *buf, size_t len, bool fua, struct err *err)
+static int write_nbd(struct remote *base, uint64_t offset, const void *buf, size_t len, bool fua, struct err *err)
 {
+	struct nbd *r = (struct nbd *)base;
 	struct connection *c = take(r);
 	uint32_t flags = fua && r->can_fua ? LIBNBD_CMD_FLAG_FUA : 0;
 	const uint8_t *p = buf;
@@ -181,9 +170,10 @@ int remote_write(struct remote *r, uint64_t offset, const void *buf, size_t len,
 	return ret;
 }
 
-int remote_zero(struct remote *r, uint64_t offset, uint64_t len, bool unmap, struct err *err)
+static int zero_nbd(struct remote *base, uint64_t offset, uint64_t len, bool unmap, struct err *err)
 {
 	static const uint8_t zeroes[ZEROES];
+	struct nbd *r = (struct nbd *)base;
 	struct connection *c = take(r);
 	int ret = 0;
 
@@ -199,8 +189,9 @@ int remote_zero(struct remote *r, uint64_t offset, uint64_t len, bool unmap, str
 	return ret;
 }
 
-int remote_discard(struct remote *r, uint64_t offset, uint64_t len, struct err *err)
+static int discard_nbd(struct remote *base, uint64_t offset, uint64_t len, struct err *err)
 {
+	struct nbd *r = (struct nbd *)base;
 	struct connection *c = take(r);
 	int ret = 0;
 
@@ -213,8 +204,9 @@ int remote_discard(struct remote *r, uint64_t offset, uint64_t len, struct err *
 	return ret;
 }
 
-int remote_flush(struct remote *r, struct err *err)
+static int flush_nbd(struct remote *base, struct err *err)
 {
+	struct nbd *r = (struct nbd *)base;
 	struct connection *c = take(r);
 	int ret = flush(r, c, err);
 
@@ -241,15 +233,13 @@ static int extents(void *opaque, const char *context, uint64_t offset, uint32_t 
 	return 0;
 }
 
-int remote_map(struct remote *r, uint64_t offset, uint64_t len, bool *data, bool *zero, uint64_t *same, struct err *err)
+static int map_nbd(struct remote *base, uint64_t offset, uint64_t len, bool *data, bool *zero, uint64_t *same, struct err *err)
 {
+	struct nbd *r = (struct nbd *)base;
 	struct found f = { 0 };
 	struct connection *c;
 	int ret = 0;
 
-	*data = true;
-	*zero = false;
-	*same = len;
 	if (!r->knows_map)
 		return 0;
 	len = len < MOST_ZEROES ? len : MOST_ZEROES;
@@ -265,51 +255,19 @@ int remote_map(struct remote *r, uint64_t offset, uint64_t len, bool *data, bool
 	return ret;
 }
 
+const struct remote_ops remote_nbd = {
+	.schemes = schemes, .open = open_nbd, .close = close_nbd, .read = read_nbd, .write = write_nbd, .zero = zero_nbd,
+	.discard = discard_nbd, .flush = flush_nbd, .map = map_nbd,
+};
+
 #else
 
-struct remote *remote_open(const char *uri, bool readonly, unsigned connections, struct err *err)
+static struct remote *open_nbd(const char *uri, bool readonly, unsigned connections, struct err *err)
 {
 	err_set(err, ENOTSUP, "%s: this Keel was built without libnbd", uri);
 	return NULL;
 }
 
-void remote_close(struct remote *r)
-{
-}
-
-uint64_t remote_size(const struct remote *r)
-{
-	return 0;
-}
-
-int remote_read(struct remote *r, uint64_t offset, void *buf, size_t len, struct err *err)
-{
-	return -ENOTSUP;
-}
-
-int remote_write(struct remote *r, uint64_t offset, const void *buf, size_t len, bool fua, struct err *err)
-{
-	return -ENOTSUP;
-}
-
-int remote_zero(struct remote *r, uint64_t offset, uint64_t len, bool unmap, struct err *err)
-{
-	return -ENOTSUP;
-}
-
-int remote_discard(struct remote *r, uint64_t offset, uint64_t len, struct err *err)
-{
-	return -ENOTSUP;
-}
-
-int remote_flush(struct remote *r, struct err *err)
-{
-	return -ENOTSUP;
-}
-
-int remote_map(struct remote *r, uint64_t offset, uint64_t len, bool *data, bool *zero, uint64_t *same, struct err *err)
-{
-	return -ENOTSUP;
-}
+const struct remote_ops remote_nbd = { .schemes = schemes, .open = open_nbd };
 
 #endif

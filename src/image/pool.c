@@ -15,6 +15,7 @@
 #include "image/block_int.h"
 #include "image/qcow2.h"
 #include "image/remote.h"
+#include "util/threads.h"
 
 #define POOL_THREADS 4
 
@@ -141,6 +142,7 @@ static void *worker(void *arg)
 	struct pool *p = arg;
 	uint64_t one = 1;
 
+	thread_begin(THREAD_IO);
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
 		struct step *s = p->todo;

@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "image/block_int.h"
+#include "image/image_int.h"
 #include "image/qcow2_int.h"
+#include "util/files.h"
 
 /* ---- The file ------------------------------------------------------------- */
 
@@ -155,10 +157,20 @@ static int fd_for(const struct qcow2 *q, uint64_t host, const void *buf, size_t 
 	return q->direct_fd >= 0 && aligned ? q->direct_fd : q->data_fd;
 }
 
+int qcow2_host_read(struct qcow2 *q, uint64_t host, void *buf, size_t len, struct err *err)
+{
+	return read_zeroed(q, fd_for(q, host, buf, len), host, buf, len, err);
+}
+
+int qcow2_host_write(struct qcow2 *q, uint64_t host, const void *buf, size_t len, struct err *err)
+{
+	return write_all(q, fd_for(q, host, buf, len), host, buf, len, err);
+}
+
 int qcow2_data_read(struct qcow2 *q, uint64_t host, void *buf, size_t len, struct err *err)
 {
 	bool unlocked = qcow2_unlock_for_data(q);
-	int ret = read_zeroed(q, fd_for(q, host, buf, len), host, buf, len, err);
+	int ret = q->luks ? qcow2_crypto_read(q, host, buf, len, err) : qcow2_host_read(q, host, buf, len, err);
 
 	qcow2_lock_after_data(q, unlocked);
 	return ret;
@@ -167,7 +179,7 @@ int qcow2_data_read(struct qcow2 *q, uint64_t host, void *buf, size_t len, struc
 int qcow2_data_write(struct qcow2 *q, uint64_t host, const void *buf, size_t len, struct err *err)
 {
 	bool unlocked = qcow2_unlock_for_data(q);
-	int ret = write_all(q, fd_for(q, host, buf, len), host, buf, len, err);
+	int ret = q->luks ? qcow2_crypto_write(q, host, buf, len, err) : qcow2_host_write(q, host, buf, len, err);
 
 	qcow2_lock_after_data(q, unlocked);
 	if (!ret && q->data_fd == q->fd && host + len > q->file_end)
@@ -260,7 +272,7 @@ bool qcow2_pin(struct qcow2 *q, uint64_t offset, uint64_t len, bool write, bool 
 {
 	bool good = false;
 
-	if (q->hook || pthread_mutex_trylock(&q->lock))
+	if (q->hook || q->luks || pthread_mutex_trylock(&q->lock))
 		return false;
 	if (counted(&q->draining) || q->broken || offset > q->h.size || len > q->h.size - offset)
 		goto out;
@@ -291,6 +303,11 @@ void qcow2_unpin(struct qcow2 *q)
 int qcow2_data_fd(const struct qcow2 *q)
 {
 	return q->data_fd;
+}
+
+const char *qcow2_data_path(const struct qcow2 *q)
+{
+	return q->data_path ? q->data_path : q->path;
 }
 
 void qcow2_set_direct(struct qcow2 *q, int fd)
@@ -448,6 +465,8 @@ static int meta_collect(struct qcow2 *q, struct err *err)
 	if (!ret)
 		ret = qcow2_meta_add(q, q->h.reftable_offset, (uint64_t)q->h.reftable_clusters << q->h.cluster_bits,
 				     false, "refcount_table_offset", err);
+	if (!ret && q->crypto_length)
+		ret = qcow2_meta_add(q, q->crypto_offset, q->crypto_length, false, "the LUKS header", err);
 	if (!ret && q->snapshots_bytes)
 		ret = qcow2_meta_add(q, q->h.snapshots_offset, q->snapshots_bytes, false, "snapshots_offset", err);
 	for (uint64_t i = 0; !ret && i < q->reftable_len; i++)
@@ -541,7 +560,7 @@ static int open_data_file(struct qcow2 *q, const struct image_chain *up, struct 
 	q->data_path = image_backing_path(q->path, q->data_name, err);
 	if (!q->data_path)
 		return -EINVAL;
-	q->data_fd = open(q->data_path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+	q->data_fd = file_open(q->data_path, (write ? O_RDWR : O_RDONLY) | O_NONBLOCK);
 	if (q->data_fd < 0)
 		return err_set_errno(err, errno, "%s: cannot open its data file %s", q->path, q->data_path);
 	if (fstat(q->data_fd, &st) || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
@@ -615,6 +634,8 @@ struct qcow2 *qcow2_open(int fd, const char *path, unsigned flags, const struct 
 	if (!ret)
 		ret = open_data_file(q, up, err);
 	if (!ret)
+		ret = qcow2_crypto_open(q, up ? up->key_secret : NULL, err);
+	if (!ret)
 		ret = open_backing(q, up, err);
 	if (!ret && flags & IMAGE_RDWR && !(flags & IMAGE_CHECK))
 		ret = make_writable(q, err);
@@ -626,12 +647,11 @@ struct qcow2 *qcow2_open(int fd, const char *path, unsigned flags, const struct 
 	return q;
 }
 
-int qcow2_close(struct qcow2 *q, struct err *err)
+/* All that was written is on the disk, and nothing there says that more will come. */
+static int settle(struct qcow2 *q, struct err *err)
 {
 	int ret = 0;
 
-	if (!q)
-		return 0;
 	if (q->writable && q->touched && !q->broken) {
 		ret = qcow2_bitmaps_end(q, err);
 		if (!ret)
@@ -643,6 +663,66 @@ int qcow2_close(struct qcow2 *q, struct err *err)
 			ret = qcow2_header_write(q, err);
 		}
 	}
+	return ret;
+}
+
+static int reopen(struct qcow2 *q, bool write, struct err *err)
+{
+	int ret = image_reopen_fd(q->fd, q->path, write, err);
+
+	return ret || q->data_fd == q->fd ? ret : image_reopen_fd(q->data_fd, q->data_path, write, err);
+}
+
+int qcow2_set_writable(struct qcow2 *q, bool on, struct err *err)
+{
+	int ret = 0;
+
+	if (on == q->writable)
+		return 0;
+	qcow2_exclusive_begin(q);
+	if (on) {
+		ret = reopen(q, true, err);
+		if (!ret)
+			ret = make_writable(q, err);
+	} else {
+		ret = settle(q, err);
+	}
+	if (!ret)
+		q->flags = on ? q->flags | IMAGE_RDWR : q->flags & ~IMAGE_RDWR;
+	if (ret ? on : !on) {
+		q->writable = q->touched = false;
+		free(q->meta);
+		q->meta = NULL;
+		q->meta_used = q->meta_room = 0;
+		(void)reopen(q, false, NULL);
+	}
+	qcow2_exclusive_end(q);
+	return ret;
+}
+
+int qcow2_fd(const struct qcow2 *q)
+{
+	return q->fd;
+}
+
+struct image *qcow2_swap_backing(struct qcow2 *q, struct image *img)
+{
+	struct image *old;
+
+	qcow2_exclusive_begin(q);
+	old = q->backing;
+	q->backing = img;
+	qcow2_exclusive_end(q);
+	return old;
+}
+
+int qcow2_close(struct qcow2 *q, struct err *err)
+{
+	int ret = 0;
+
+	if (!q)
+		return 0;
+	ret = settle(q, err);
 	if (image_close(q->backing, NULL) && !ret)
 		ret = -EIO;
 	if (q->direct_fd >= 0)
@@ -653,6 +733,7 @@ int qcow2_close(struct qcow2 *q, struct err *err)
 	}
 	unlock_image(q->fd);
 	close(q->fd);
+	luks_close(q->luks);
 	free(q->data_name);
 	free(q->data_path);
 	qcow2_cache_free(&q->l2);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "image/image.h"
+#include "image/luks.h"
 
 struct qcow2;
 
@@ -34,6 +35,7 @@ struct qcow2_create_options {
 	const char *backing, *backing_format; /* or NULL */
 	const char *data_file; /* or NULL: a name, relative to the image, of an existing empty file for guest data */
 	bool data_file_raw;    /* which reads as the disk by itself */
+	const struct luks_options *luks; /* or NULL: not encrypted */
 };
 
 /* Make an empty image in fd, which must be empty and open for both; path is for messages. */
@@ -59,6 +61,13 @@ int qcow2_flush(struct qcow2 *q, struct err *err);
 int qcow2_resize(struct qcow2 *q, uint64_t size, struct err *err);
 int qcow2_map(struct qcow2 *q, uint64_t offset, uint64_t len, struct image_extent *e, struct err *err);
 struct image *qcow2_backing(struct qcow2 *q); /* or NULL */
+struct luks *qcow2_luks(struct qcow2 *q);     /* or NULL: not encrypted */
+/* Read from another image (NULL: none) below; the header stays as it is. Returns the one before, the caller's now. */
+struct image *qcow2_swap_backing(struct qcow2 *q, struct image *img);
+int qcow2_set_writable(struct qcow2 *q, bool on, struct err *err);
+int qcow2_fd(const struct qcow2 *q);
+/* What only images below have in this range becomes the image's own; what guests see stays. */
+int qcow2_pull(struct qcow2 *q, unsigned levels, uint64_t offset, uint64_t len, uint64_t *copied, struct err *err);
 /* Name another backing file, NULL for none. What guests see may change with it. */
 int qcow2_set_backing(struct qcow2 *q, const char *name, const char *format, struct err *err);
 /* As it was when it was made: all reads come from the backing file. Snapshots stay. */
@@ -75,6 +84,7 @@ int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t *end, struct err 
 bool qcow2_pin(struct qcow2 *q, uint64_t offset, uint64_t len, bool write, bool sync, uint64_t *host);
 void qcow2_unpin(struct qcow2 *q);
 int qcow2_data_fd(const struct qcow2 *q); /* which file that is; it stays the image's */
+const char *qcow2_data_path(const struct qcow2 *q);
 /* Take guest data past the page cache by this descriptor, which is open with O_DIRECT on the image's (or its data)
  * file and is taken over. */
 void qcow2_set_direct(struct qcow2 *q, int fd);
@@ -126,6 +136,8 @@ int qcow2_bitmap_add(struct qcow2 *q, const char *name, unsigned granularity /* 
 int qcow2_bitmap_remove(struct qcow2 *q, const char *name, struct err *err);
 int qcow2_bitmap_clear(struct qcow2 *q, const char *name, struct err *err);
 int qcow2_bitmap_enable(struct qcow2 *q, const char *name, bool on, struct err *err);
+/* Set bits by hand, as a write of that range would. */
+int qcow2_bitmap_set(struct qcow2 *q, const char *name, uint64_t offset, uint64_t len, struct err *err);
 /* Also set what `source` in another (or the same) image has set; nobody else uses that meanwhile. */
 int qcow2_bitmap_merge(struct qcow2 *q, const char *name, struct qcow2 *from, const char *source, struct err *err);
 /* The next dirty stretch from *offset on; *len 0: none. */

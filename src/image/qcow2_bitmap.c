@@ -631,6 +631,24 @@ int qcow2_bitmap_enable(struct qcow2 *q, const char *name, bool on, struct err *
 	return locked_end(q, &old, ret, err);
 }
 
+int qcow2_bitmap_set(struct qcow2 *q, const char *name, uint64_t offset, uint64_t len, struct err *err)
+{
+	struct qcow2_bitmap *b;
+	int ret;
+
+	pthread_mutex_lock(&q->lock);
+	b = find(q, name, err);
+	ret = b ? load(q, b, err) : -ENOENT;
+	for (uint64_t bit = offset >> (ret ? 0 : b->granularity);
+	     !ret && len && bit <= (offset + len - 1) >> b->granularity; bit++)
+		if (bit < count_bits(q->h.size, b->granularity))
+			b->bits[bit / 8] |= 1u << bit % 8;
+	if (!ret)
+		b->changed = true;
+	pthread_mutex_unlock(&q->lock);
+	return ret;
+}
+
 static bool next_dirty(const struct qcow2_bitmap *b, uint64_t n, uint64_t *bit)
 {
 	for (; *bit < n; ++*bit) {

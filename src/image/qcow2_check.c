@@ -208,6 +208,8 @@ static int count_guest(struct checking *k, struct err *err)
 		ret = count(k, q->h.l1_offset, (uint64_t)q->h.l1_size * 8, "L1 table", err);
 	if (!ret)
 		ret = count_l1(k, q->l1, q->h.l1_size, true, err);
+	if (!ret && q->crypto_length)
+		ret = count(k, q->crypto_offset, q->crypto_length, "LUKS header", err);
 	if (!ret && q->snapshots_bytes)
 		ret = count(k, q->h.snapshots_offset, q->snapshots_bytes, "snapshot table", err);
 	for (unsigned i = 0; !ret && i < q->h.nb_snapshots; i++)

@@ -176,6 +176,8 @@ int qcow2_write_compressed(struct qcow2 *q, uint64_t offset, const void *buf, si
 
 	if (DATA_FILE(q))
 		return err_set(err, ENOTSUP, "%s has an external data file, where nothing can be compressed", q->path);
+	if (q->luks)
+		return err_set(err, ENOTSUP, "%s is encrypted, and what is compressed would not be", q->path);
 	if (q_in_cluster(q, offset) || len > q->cluster_size || offset > size || len > size - offset ||
 	    (len < q->cluster_size && offset + len != size))
 		return err_set(err, EINVAL, "%s: only whole clusters can be compressed", q->path);

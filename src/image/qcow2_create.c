@@ -56,25 +56,31 @@ static int header_of(const struct qcow2_create_options *o, const char *path, str
 }
 
 struct layout {
-	uint64_t l1, blocks, table; /* clusters; they come in this order behind the header */
+	uint64_t l1, crypto, blocks, table; /* clusters; they come in this order behind the header */
 };
 
-static void lay_out(const struct qcow2_header *h, struct layout *l)
+static int lay_out(const struct qcow2_header *h, const struct qcow2_create_options *o, struct layout *l, const char *path,
+		   struct err *err)
 {
+	uint64_t bytes = 0;
+	int ret = o->luks ? luks_measure(o->luks, &bytes, path, err) : 0;
+
 	l->l1 = (((uint64_t)h->l1_size * 8 - 1) >> h->cluster_bits) + 1;
-	qcow2_ref_layout(h->cluster_bits, h->cluster_bits + 3 - h->refcount_order, 0, 1 + l->l1, 0, &l->blocks,
+	l->crypto = (bytes + (1ull << h->cluster_bits) - 1) >> h->cluster_bits;
+	qcow2_ref_layout(h->cluster_bits, h->cluster_bits + 3 - h->refcount_order, 0, 1 + l->l1 + l->crypto, 0, &l->blocks,
 			 &l->table);
+	return ret;
 }
 
 static int write_refs(struct qcow2 *q, const struct layout *l, struct err *err)
 {
-	uint64_t per = 1ull << q->ref_bits, total = 1 + l->l1 + l->blocks + l->table;
+	uint64_t per = 1ull << q->ref_bits, before = 1 + l->l1 + l->crypto, total = before + l->blocks + l->table;
 	uint8_t *block = malloc(q->cluster_size);
 	uint64_t *table = calloc(l->table, q->cluster_size);
 	int ret = block && table ? 0 : err_set(err, ENOMEM, "%s: no memory for its tables", q->path);
 
 	for (uint64_t b = 0; !ret && b < l->blocks; b++) {
-		uint64_t at = (1 + l->l1 + b) << q->h.cluster_bits;
+		uint64_t at = (before + b) << q->h.cluster_bits;
 
 		memset(block, 0, q->cluster_size);
 		for (uint64_t i = 0; i < per && b * per + i < total; i++)
@@ -92,18 +98,23 @@ static int write_refs(struct qcow2 *q, const struct layout *l, struct err *err)
 int qcow2_create(int fd, const char *path, const struct qcow2_create_options *o, struct err *err)
 {
 	struct qcow2 q = { .fd = fd, .data_fd = fd, .direct_fd = -1, .path = (char *)path };
-	struct qcow2_names names = { o->backing, o->backing_format, o->data_file };
+	struct qcow2_names names = { .backing = o->backing, .backing_format = o->backing_format, .data_file = o->data_file };
 	struct layout l;
 	uint8_t *first = NULL;
 	int ret = header_of(o, path, &q.h, err);
 
 	if (ret)
 		return ret;
-	lay_out(&q.h, &l);
+	ret = lay_out(&q.h, o, &l, path, err);
+	if (ret)
+		return ret;
 	q.cluster_size = 1ull << q.h.cluster_bits;
 	q.ref_bits = q.h.cluster_bits + 3 - q.h.refcount_order;
 	q.h.l1_offset = q.cluster_size;
-	q.h.reftable_offset = (1 + l.l1 + l.blocks) << q.h.cluster_bits;
+	q.crypto_offset = names.crypto_offset = l.crypto ? (1 + l.l1) << q.h.cluster_bits : 0;
+	q.crypto_length = names.crypto_length = l.crypto << q.h.cluster_bits;
+	q.h.crypt_method = o->luks ? 2 : 0;
+	q.h.reftable_offset = (1 + l.l1 + l.crypto + l.blocks) << q.h.cluster_bits;
 	q.h.reftable_clusters = l.table;
 	if (l.table << q.h.cluster_bits > QCOW2_MAX_REFTABLE)
 		return err_set(err, EFBIG, "%s: its refcount table would be too large: use a larger cluster_size",
@@ -114,6 +125,8 @@ int qcow2_create(int fd, const char *path, const struct qcow2_create_options *o,
 		return err_set(err, EINVAL, "%s: there is no format '%s'", path, o->backing_format);
 	if (o->data_file_raw && (o->backing || !o->data_file))
 		return err_set(err, EINVAL, "%s: data_file_raw needs a data_file and no backing file", path);
+	if (o->data_file && o->luks)
+		return err_set(err, ENOTSUP, "%s: encryption and a data_file are not supported together", path);
 	if (o->data_file && (!o->data_file[0] || strlen(o->data_file) > 1023))
 		return err_set(err, EINVAL, "%s: a data file's name has from 1 to 1023 bytes", path);
 	first = malloc(q.cluster_size);
@@ -128,6 +141,8 @@ int qcow2_create(int fd, const char *path, const struct qcow2_create_options *o,
 		ret = err_set_errno(err, errno, "cannot make %s", path);
 	if (!ret)
 		ret = write_refs(&q, &l, err);
+	if (!ret && o->luks)
+		ret = qcow2_crypto_create(&q, o->luks, err);
 	/* The header last: before that it is no image. */
 	if (!ret)
 		ret = qcow2_file_write(&q, 0, first, q.cluster_size, err);
@@ -141,14 +156,13 @@ uint64_t qcow2_measure(const struct qcow2_create_options *o, uint64_t data)
 	struct layout l;
 	uint64_t clusters, n, first, per;
 
-	if (header_of(o, "", &h, NULL))
+	if (header_of(o, "", &h, NULL) || lay_out(&h, o, &l, "", NULL))
 		return 0;
 	per = 1ull << (h.cluster_bits + 3 - h.refcount_order);
 	clusters = (data + (1ull << h.cluster_bits) - 1) >> h.cluster_bits;
-	lay_out(&h, &l);
 	first = l.table;
 	/* Data may lie such that each cluster, or all of the L1 table, has an L2 table. */
-	n = 1 + l.l1 + clusters + (clusters < h.l1_size ? clusters : h.l1_size);
+	n = 1 + l.l1 + l.crypto + clusters + (clusters < h.l1_size ? clusters : h.l1_size);
 	qcow2_ref_layout(h.cluster_bits, h.cluster_bits + 3 - h.refcount_order, 0, n, 0, &l.blocks, &l.table);
 	/* The refcount table moves when it grows, to where a block begins. */
 	if (l.table > first)

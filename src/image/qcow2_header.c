@@ -158,6 +158,13 @@ size_t qcow2_header_build(const struct qcow2_header *from, const struct qcow2_na
 		at = add_extension(buf, at, room, EXT_BACKING_FORMAT, n->backing_format, strlen(n->backing_format));
 	if (n->data_file && at <= room)
 		at = add_extension(buf, at, room, EXT_DATA_FILE, n->data_file, strlen(n->data_file));
+	if (n->crypto_length && at <= room) {
+		uint8_t crypto[16];
+
+		put64(crypto, n->crypto_offset);
+		put64(crypto + 8, n->crypto_length);
+		at = add_extension(buf, at, room, EXT_CRYPTO, crypto, sizeof(crypto));
+	}
 	for (unsigned i = 0; i < N_FEATURES; i++) {
 		names[i * 48] = features[i].kind;
 		names[i * 48 + 1] = features[i].bit;
@@ -310,9 +317,6 @@ static int check_geometry(struct qcow2 *q, struct err *err)
 		return bad(q, err, "refcount_order", h->refcount_order, "it must be at most 6");
 	if (h->incompat & Q_INCOMPAT_EXTENDED_L2 && h->cluster_bits < 14)
 		return bad(q, err, "cluster_bits", h->cluster_bits, "it must be at least 14 with extended L2 entries");
-	if (h->crypt_method)
-		return err_set(err, ENOTSUP, "%s is encrypted (crypt_method %u), which is not supported yet", q->path,
-			       h->crypt_method);
 	if (h->compression > QCOW2_ZSTD)
 		return bad(q, err, "compression_type", h->compression, "only 0 (zlib) and 1 (zstd) are supported");
 	if (h->compression && !(h->incompat & Q_INCOMPAT_COMPRESSION))
@@ -396,8 +400,13 @@ static int read_extensions(struct qcow2 *q, const uint8_t *buf, size_t end, stru
 			q->bitmap_dir_size = get64(buf + at + 8);
 			q->bitmap_dir = get64(buf + at + 16);
 		}
-		if (type == EXT_CRYPTO)
-			return err_set(err, ENOTSUP, "%s is encrypted, which is not supported yet", q->path);
+		if (type == EXT_CRYPTO && len != 16)
+			return err_set(err, EINVAL, "%s: the encryption's header extension is %u bytes long, not 16", q->path,
+				       len);
+		if (type == EXT_CRYPTO) {
+			q->crypto_offset = get64(buf + at);
+			q->crypto_length = get64(buf + at + 8);
+		}
 		at += q_round_up(len, 8);
 	}
 	return 0;

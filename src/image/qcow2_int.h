@@ -14,6 +14,7 @@
  *   qcow2_snapshot.c   internal snapshots
  *   qcow2_prealloc.c   space for all of an image at once
  *   qcow2_bitmap.c     persistent dirty bitmaps
+ *   qcow2_crypto.c     encryption
  *   qcow2_check.c      consistency, repair
  *
  * Order on the disk. Data and refcount increments go before the L2 entries that
@@ -122,6 +123,9 @@ struct qcow2 {
 	unsigned unit_bits;		 /* log2 of subcluster (or cluster) size */
 	unsigned ref_bits;		 /* log2 of entries in a refcount block */
 
+	struct luks *luks; /* or NULL */
+	uint64_t crypto_offset, crypto_length; /* of the LUKS header; 0: none */
+
 	char *backing_name, *backing_format;
 	char *feature_names[64]; /* of incompatible features, by bit, from the image's own table */
 	struct image *backing;
@@ -179,6 +183,9 @@ int qcow2_file_read_data(struct qcow2 *q, uint64_t offset, void *buf, size_t len
 			 struct err *err); /* zeroes past the file's end */
 int qcow2_file_write(struct qcow2 *q, uint64_t offset, const void *buf, size_t len, struct err *err);
 int qcow2_sync(struct qcow2 *q, struct err *err);
+/* What clusters of guest data have, as it is on the disk. */
+int qcow2_host_read(struct qcow2 *q, uint64_t host, void *buf, size_t len, struct err *err);
+int qcow2_host_write(struct qcow2 *q, uint64_t host, const void *buf, size_t len, struct err *err);
 /* Guest data in clusters at `host`; the lock is let go meanwhile. */
 int qcow2_data_read(struct qcow2 *q, uint64_t host, void *buf, size_t len, struct err *err);
 int qcow2_data_write(struct qcow2 *q, uint64_t host, const void *buf, size_t len, struct err *err);
@@ -205,6 +212,7 @@ int qcow2_header_write(struct qcow2 *q, struct err *err); /* the fixed fields */
 /* What stands in the header's cluster behind the fixed fields. */
 struct qcow2_names {
 	const char *backing, *backing_format, *data_file; /* or NULL */
+	uint64_t crypto_offset, crypto_length; /* of a new image's LUKS header; 0: none */
 	bool set_bitmaps;
 	const uint8_t *bitmaps; /* 24 bytes, or NULL: none */
 };
@@ -304,6 +312,12 @@ void qcow2_bitmaps_mark(struct qcow2 *q, uint64_t offset, uint64_t len);
 int qcow2_bitmaps_end(struct qcow2 *q, struct err *err);   /* after the last */
 int qcow2_bitmaps_store(struct qcow2 *q, struct err *err); /* in between */
 int qcow2_bitmaps_resize(struct qcow2 *q, uint64_t size, struct err *err);
+
+/* qcow2_crypto.c */
+int qcow2_crypto_create(struct qcow2 *q, const struct luks_options *o, struct err *err); /* at q->crypto_offset */
+int qcow2_crypto_open(struct qcow2 *q, const char *key_secret, struct err *err);
+int qcow2_crypto_read(struct qcow2 *q, uint64_t host, void *buf, size_t len, struct err *err);
+int qcow2_crypto_write(struct qcow2 *q, uint64_t host, const void *buf, size_t len, struct err *err);
 
 /* qcow2_check.c */
 int qcow2_do_check(struct qcow2 *q, enum qcow2_fix fix, struct qcow2_check *c, struct err *err);

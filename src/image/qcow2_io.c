@@ -370,7 +370,7 @@ int qcow2_write(struct qcow2 *q, uint64_t offset, const void *buf, size_t len, s
 
 static bool backed(struct qcow2 *q, uint64_t cluster)
 {
-	return q->flags & IMAGE_KEEP_ZEROES || (q->backing_name && (!q->backing || cluster < image_size(q->backing)));
+	return q->flags & IMAGE_KEEP_ZEROES || (q->backing ? cluster < image_size(q->backing) : q->backing_name != NULL);
 }
 
 /* Parts of a cluster: written, unless they read as zeroes anyway. */
@@ -579,7 +579,7 @@ static int kind_of(struct qcow2 *q, uint64_t offset, struct image_extent *e, str
 		.zero = kind == Q_ZERO_PLAIN || kind == Q_ZERO_ALLOCATED,
 		.present = kind != Q_UNALLOCATED,
 		.compressed = kind == Q_PACKED,
-		.has_offset = kind == Q_NORMAL || kind == Q_ZERO_ALLOCATED,
+		.has_offset = !q->luks && (kind == Q_NORMAL || kind == Q_ZERO_ALLOCATED),
 		.offset = entry.host + in,
 		.path = q->data_path ? q->data_path : q->path,
 	};

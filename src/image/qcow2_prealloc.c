@@ -20,12 +20,17 @@ static int allocate(struct qcow2 *q, uint64_t cluster, uint64_t old_end, const u
 		ret = qcow2_lookup_write(q, cluster, &e, err);
 	if (ret)
 		return ret;
-	if (!DATA_FILE(q) && (host < old_end || (host < q->file_end && q->no_punch))) {
+	/* Ciphered, a hole is noise: the entry says that they are zeroes. */
+	if (!DATA_FILE(q) && !q->luks && (host < old_end || (host < q->file_end && q->no_punch))) {
 		ret = qcow2_data_write(q, host, zeroes, q->cluster_size, err);
 		if (ret)
 			return ret;
 	}
-	qcow2_entry_store(q, &e, host | Q_COPIED, EXTENDED(q) ? 0xffffffffull : 0);
+	if (q->luks)
+		qcow2_entry_store(q, &e, host | Q_COPIED | (EXTENDED(q) ? 0 : Q_ZERO),
+				  EXTENDED(q) ? 0xffffffffull << 32 : 0);
+	else
+		qcow2_entry_store(q, &e, host | Q_COPIED, EXTENDED(q) ? 0xffffffffull : 0);
 	if (host + q->cluster_size > *end)
 		*end = host + q->cluster_size;
 	return 0;
@@ -59,6 +64,8 @@ int qcow2_preallocate(struct qcow2 *q, uint64_t from, uint64_t *end, struct err 
 	ret = qcow2_begin_write(q, err);
 	if (!ret && q->backing_name)
 		ret = err_set(err, ENOTSUP, "%s has a backing file, which preallocation would hide", q->path);
+	if (!ret && q->luks && q->h.version < 3)
+		ret = err_set(err, ENOTSUP, "%s: preallocation with encryption needs compat=1.1", q->path);
 	if (!ret)
 		ret = qcow2_do_preallocate(q, from, end, err);
 	if (!ret)

@@ -240,7 +240,7 @@ static int check(const struct block *b, const struct block_request *r)
 
 static void send_step(struct block_queue *q, struct step *s)
 {
-	if (q->uring && s->kind != STEP_DISCARD && s->kind != STEP_QCOW2) {
+	if (q->uring && s->kind != STEP_DISCARD && s->kind != STEP_QCOW2 && s->kind != STEP_REMOTE) {
 		uring_add(q->uring, s);
 		return;
 	}
@@ -288,7 +288,7 @@ static struct block_request *take_pending(struct block_queue *q)
 	struct block_request **at = &q->pending, *r;
 	bool waits[2] = { false, false };
 
-	if (__atomic_load_n(&q->b->throttle, __ATOMIC_RELAXED) && !q->unlimited) {
+	if (__atomic_load_n(&q->b->throttle, __ATOMIC_RELAXED) && !q->unlimited && !q->internal) {
 		uint64_t now = monotonic_ns(), next = UINT64_MAX;
 
 		for (; (r = *at); at = &r->next) {
@@ -319,23 +319,70 @@ static struct block_request *take_pending(struct block_queue *q)
 	return r;
 }
 
+/* One less in flight; whoever pauses the block counts them. */
+static void leave(struct block_queue *q)
+{
+	if (__atomic_sub_fetch(&q->inflight, 1, __ATOMIC_SEQ_CST) ||
+	    !__atomic_load_n(&q->b->paused, __ATOMIC_SEQ_CST))
+		return;
+	pthread_mutex_lock(&q->b->lock);
+	pthread_cond_broadcast(&q->b->woken);
+	pthread_mutex_unlock(&q->b->lock);
+}
+
+/* Either a pause sees this request in flight, or it sees the pause. */
+static bool enter(struct block_queue *q)
+{
+	__atomic_add_fetch(&q->inflight, 1, __ATOMIC_SEQ_CST);
+	if (q->internal || !__atomic_load_n(&q->b->paused, __ATOMIC_SEQ_CST))
+		return true;
+	leave(q);
+	return false;
+}
+
+/* True: a watch keeps it for now. */
+static bool is_kept(struct step *s)
+{
+	while (s->watch) {
+		struct block_watch *w = s->watch;
+
+		s->watch = w->next;
+		if (s->ended ? w->after && w->after(w, s->r, s->ret, s) : w->before && w->before(w, s->r, s))
+			return true;
+	}
+	return false;
+}
+
+static bool is_watched(const struct block_queue *q, const struct block_request *r)
+{
+	return q->b->watches && !q->internal && r->op != BLOCK_READ && r->op != BLOCK_FLUSH;
+}
+
 static void start_pending(struct block_queue *q)
 {
-	struct block_request *r;
-
-	while (q->free && (r = take_pending(q))) {
+	while (q->free && q->pending && enter(q)) {
+		struct block_request *r = take_pending(q);
 		struct step *s = q->free;
 		int ret;
 
+		if (!r) {
+			leave(q);
+			break;
+		}
 		q->free = s->next;
-		q->inflight++;
 		s->r = r;
-		s->synced = s->pinned = false;
+		s->synced = s->pinned = s->ended = false;
+		s->watch = NULL;
 		ret = check(q->b, r);
-		if (ret || (r->op != BLOCK_FLUSH && !r->len))
+		if (ret || (r->op != BLOCK_FLUSH && !r->len)) {
+			s->ended = true; /* nothing for watches to see */
 			nop(s, ret);
-		else
+		} else {
+			s->watch = is_watched(q, r) ? q->b->watches : NULL;
+			if (is_kept(s))
+				continue;
 			make_step(s);
+		}
 		send_step(q, s);
 	}
 }
@@ -386,12 +433,79 @@ static void finish(struct step *s, int ret)
 	if (s->pinned)
 		qcow2_unpin(q->b->qcow2);
 	s->pinned = false;
+	if (!s->ended && is_watched(q, r)) {
+		s->ended = true;
+		s->ret = ret;
+		s->watch = q->b->watches;
+	}
+	if (is_kept(s))
+		return;
 	s->r = NULL;
 	s->next = q->free;
 	q->free = s;
-	q->inflight--;
-	account(q->b, r, ret);
+	if (!q->internal)
+		account(q->b, r, ret);
+	leave(q);
 	r->done(r, ret);
+}
+
+/* ---- Requests that watches kept ------------------------------------------------ */
+
+static void go_on(struct block_queue *q)
+{
+	struct step *s, *next;
+
+	pthread_mutex_lock(&q->b->lock);
+	s = q->released;
+	__atomic_store_n(&q->released, NULL, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&q->b->lock);
+	q->reaping = true;
+	for (; s; s = next) {
+		next = s->next;
+		if (s->ended) {
+			finish(s, s->ret);
+		} else if (!is_kept(s)) {
+			make_step(s);
+			send_step(q, s);
+		}
+	}
+	queue_reaped(q);
+}
+
+static void woken(void *opaque)
+{
+	go_on(opaque);
+}
+
+void queue_wake(struct block_queue *q)
+{
+	/* Without memory for a call the next kick does it. */
+	(void)loop_post(q->loop, woken, q);
+}
+
+void block_release(struct step *s)
+{
+	struct block_queue *q = s->q;
+	struct block *b = q->b;
+
+	pthread_mutex_lock(&b->lock);
+	s->next = q->released;
+	__atomic_store_n(&q->released, s, __ATOMIC_RELAXED);
+	pthread_cond_broadcast(&b->woken);
+	queue_wake(q);
+	pthread_mutex_unlock(&b->lock);
+}
+
+/* Nothing moves here until somebody else does something. */
+static void wait_woken(struct block_queue *q)
+{
+	struct block *b = q->b;
+
+	pthread_mutex_lock(&b->lock);
+	while (!q->released && (q->inflight || b->paused))
+		pthread_cond_wait(&b->woken, &b->lock);
+	pthread_mutex_unlock(&b->lock);
+	go_on(q);
 }
 
 /* Zeroes into what is left of a read. */
@@ -568,12 +682,22 @@ struct block_queue *block_queue_new(struct block *b, struct loop *loop, unsigned
 	return queue_new(b, loop, depth, QUEUE_AUTO, err);
 }
 
+struct block_queue *block_queue_new_internal(struct block *b, struct loop *loop, unsigned depth, struct err *err)
+{
+	struct block_queue *q = queue_new(b, loop, depth, QUEUE_AUTO, err);
+
+	if (q)
+		q->internal = true;
+	return q;
+}
+
 void block_queue_free(struct block_queue *q)
 {
 	if (!q)
 		return;
 	block_drain(q);
 	unlink_queue(q);
+	loop_unpost(q->loop, woken, q);
 	timer_free(q->turn);
 	uring_free(q->uring);
 	pool_free(q->pool);
@@ -595,6 +719,10 @@ void block_kick(struct block_queue *q)
 {
 	if (q->reaping)
 		return; /* queue_reaped() will */
+	if (__atomic_load_n(&q->released, __ATOMIC_RELAXED)) {
+		go_on(q);
+		return;
+	}
 	start_pending(q);
 	if (q->uring)
 		uring_send(q->uring);
@@ -609,6 +737,8 @@ void block_drain(struct block_queue *q)
 			uring_wait(q->uring);
 		else if (q->pool && pool_busy(q->pool))
 			pool_wait(q->pool);
+		else if (q->inflight || q->pending)
+			wait_woken(q);
 	}
 	q->unlimited = false;
 }

@@ -136,6 +136,14 @@ struct uring *uring_new(struct block_queue *q, struct err *err)
 	return u;
 }
 
+void uring_refile(struct uring *u)
+{
+	int fds[2] = { queue_fd(u->q->b, false), queue_fd(u->q->b, true) };
+
+	/* It fails only where registering failed before. */
+	(void)io_uring_register_files_update(&u->ring, 0, fds, 2);
+}
+
 void uring_free(struct uring *u)
 {
 	if (!u)

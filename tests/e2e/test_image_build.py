@@ -49,22 +49,23 @@ def test_debian(build, build_image, scratch):
     done = build_image("--size", "2G", "--ssh-key", f"{key}.pub", "--hostname", "built", "--user", "someone", disk)
     assert done.returncode == 0, done.stderr
     assert json.loads(subprocess.run(["qemu-img", "info", "--output=json", disk], capture_output=True, text=True).stdout)["virtual-size"] == 2 << 30
-    for boot in range(2):
+    # Twice on virtio-blk, then on virtio-scsi.
+    for boot, bus in enumerate(["virtio", "virtio", "scsi"]):
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        vm = subprocess.Popen([build / "bin/keel", "run", "--memory", "1024", "--cpus", "2", "--firmware", BIOS, "--disk", f"{disk},format=qcow2",
+        vm = subprocess.Popen([build / "bin/keel", "run", "--memory", "1024", "--cpus", "2", "--firmware", BIOS, "--disk", f"{disk},format=qcow2,bus={bus}",
                                "--net", f"user,hostfwd=tcp:127.0.0.1:{port}-:22", "--serial", f"file:{scratch}/serial"], stdin=subprocess.DEVNULL)
         try:
             ssh = ["ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
                    "ConnectTimeout=20", "someone@127.0.0.1"]
             end = time.time() + 600
             while time.time() < end:
-                done = subprocess.run([*ssh, "hostname; cat mark 2>/dev/null; sudo id -u; touch mark; echo again > mark"], capture_output=True, text=True)
+                done = subprocess.run([*ssh, "hostname; cat mark 2>/dev/null; sudo id -u; ls -d /sys/block/[sv]da; touch mark; echo again > mark"], capture_output=True, text=True)
                 if done.returncode == 0:
                     break
                 time.sleep(3)
-            assert done.stdout.split() == (["built", "0"] if not boot else ["built", "again", "0"]), (done, open(scratch / "serial").read()[-3000:])
+            assert done.stdout.split() == ["built"] + ["again"] * (boot > 0) + ["0", "/sys/block/sda" if bus == "scsi" else "/sys/block/vda"], (done, open(scratch / "serial").read()[-3000:])
             subprocess.run([*ssh, "sudo systemctl poweroff"], capture_output=True)
             assert vm.wait(300) == 0
         finally:
