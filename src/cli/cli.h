@@ -10,7 +10,6 @@ struct builtin {
 int builtin_run(int argc, char **argv);
 int builtin_host(int argc, char **argv);
 int builtin_image(int argc, char **argv);
-int builtin_domain(int argc, char **argv); /* several verbs: argv[0] says which */
 
 /* Path of a program of Keel's: beside this one, else where it is installed. Static buffer. */
 const char *cli_program(const char *name);

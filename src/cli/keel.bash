@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Completion for keel: commands, run's options as `keel run --help` lists them, and files.
+# Completion for keel: commands, options as keel lists them, the daemon's guests by name, and files.
 _keel()
 {
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words=
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words= n=1 verb=
 	COMPREPLY=()
-	if [ "$COMP_CWORD" = 1 ]; then
-		words=$(keel help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p')
-	else
-		case ${COMP_WORDS[1]} in
-		run)
-			case $prev in
-			--engine) words="auto kvm soft soft,translate=off" ;;
-			--net) words="none user" ;;
-			--serial | --console | --debugcon) words="stdio null file: unix:" ;;
-			--qmp) words="unix:" ;;
-			*) words=$(keel run --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p') ;;
-			esac ;;
-		host) words=--json ;;
-		image) [ "$COMP_CWORD" = 2 ] && words=$(keel image --help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p') ;;
+	while [ "$n" -lt "$COMP_CWORD" ]; do # options before the command
+		case ${COMP_WORDS[n]} in
+		-c | --connect) n=$((n + 1)) ;;
+		-*) ;;
+		*) verb=${COMP_WORDS[n]}; break ;;
 		esac
-	fi
+		n=$((n + 1))
+	done
+	case $verb in
+	run)
+		case $prev in
+		--engine) words="auto kvm soft soft,translate=off" ;;
+		--net) words="none user" ;;
+		--serial | --console | --debugcon) words="stdio null file: unix:" ;;
+		--qmp) words="unix:" ;;
+		--sandbox) words="on paths off" ;;
+		*) words=$(keel run --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p') ;;
+		esac ;;
+	host) words=--json ;;
+	image) [ "$COMP_CWORD" = $((n + 1)) ] && words=$(keel image --help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p') ;;
+	*) words=$(keel --complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null) ;;
+	esac
+	# Names may have blanks: one candidate a line.
+	local IFS=$'\n'
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 	[ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 }

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Memory that lives as long as one message: taken in small pieces, given back
  * all at once. Pieces are zeroed and aligned for any type. Not thread-safe.

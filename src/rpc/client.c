@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/client.h"
 
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "rpc/conn.h"
+#include "rpc/tls.h"
 #include "util/loop.h"
 
 /* An answer that came before somebody waited for it. */
@@ -31,6 +32,7 @@ struct rpc_session {
 	unsigned timeout_ms;
 	unsigned packets; /* handled so far */
 	struct answer *answers;
+	struct rpc_tls *tls;
 };
 
 struct rpc_session *rpc_session_new(int fd, const struct rpc_session_ops *ops, void *opaque, struct err *err)
@@ -89,7 +91,16 @@ void rpc_session_free(struct rpc_session *s)
 		answer_free(a);
 	}
 	rpc_conn_close(&s->conn);
+	rpc_tls_free(s->tls);
 	free(s);
+}
+
+void rpc_session_set_layer(struct rpc_session *s, struct rpc_layer *layer, struct rpc_tls *tls)
+{
+	if (layer)
+		rpc_conn_set_layer(&s->conn, layer);
+	if (tls)
+		s->tls = tls;
 }
 
 void rpc_session_set_timeout(struct rpc_session *s, unsigned ms)
@@ -193,6 +204,8 @@ static int wait_readable(struct rpc_session *s, uint64_t deadline)
 
 		if (ret)
 			return ret;
+		if (rpc_conn_has_more(&s->conn))
+			return 0;
 		if (s->conn.out)
 			pfd.events |= POLLOUT;
 		if (deadline) {
@@ -233,6 +246,50 @@ static int step(struct rpc_session *s, uint64_t deadline, struct rpc_error *e)
 int rpc_session_step(struct rpc_session *s, struct rpc_error *e)
 {
 	return step(s, deadline_of(s), e);
+}
+
+int rpc_session_fd(const struct rpc_session *s)
+{
+	return s->conn.fd;
+}
+
+bool rpc_session_wants_write(const struct rpc_session *s)
+{
+	return s->conn.out;
+}
+
+int rpc_session_pump(struct rpc_session *s, struct rpc_error *e)
+{
+	unsigned before = s->packets;
+	int ret = rpc_conn_flush(&s->conn);
+
+	while (!ret || ret == RPC_CONN_PAUSE)
+		ret = rpc_conn_read(&s->conn, on_packet, s);
+	return ret == -EAGAIN ? (int)(s->packets - before) : lost(e, ret);
+}
+
+bool rpc_session_answered(const struct rpc_session *s, uint32_t serial)
+{
+	const struct answer *a = s->answers;
+
+	while (a && a->header.serial != serial)
+		a = a->next;
+	return a;
+}
+
+int rpc_session_ping(struct rpc_session *s, struct rpc_error *e)
+{
+	static const struct rpc_header ping = {
+		.program = KEEPALIVE_PROGRAM,
+		.version = KEEPALIVE_VERSION,
+		.procedure = KEEPALIVE_PING,
+		.type = RPC_MESSAGE,
+	};
+	int ret = rpc_conn_send_empty(&s->conn, &ping);
+
+	if (!ret)
+		ret = rpc_conn_flush(&s->conn);
+	return ret ? lost(e, ret) : 0;
 }
 
 static struct rpc_header header_of(const struct rpc_proc *proc, enum rpc_type type, uint32_t serial)

@@ -1,8 +1,8 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The client's end: calls over a unix socket, one thread at a time. Several
- * calls may be under way at once; events and stream packets that come while
- * one waits go to the callbacks.
+ * The client's end: calls over a socket, one thread at a time (src/lib shares
+ * a session among threads). Several calls may be under way at once; events and
+ * stream packets that come while one waits go to the callbacks.
  */
 #pragma once
 #include <stddef.h>
@@ -13,6 +13,8 @@
 #include "util/err.h"
 
 struct rpc_session;
+struct rpc_layer;
+struct rpc_tls;
 
 struct rpc_session_ops {
 	/* `msg` is the record of proc's event; valid during the call. */
@@ -27,6 +29,8 @@ struct rpc_session *rpc_session_open(const char *path, const struct rpc_session_
 /* Over a connected socket, which is taken, also on failure. */
 struct rpc_session *rpc_session_new(int fd, const struct rpc_session_ops *ops, void *opaque, struct err *err);
 void rpc_session_free(struct rpc_session *s);
+/* What lies between it and the socket from now on; both are taken. Either may be NULL. */
+void rpc_session_set_layer(struct rpc_session *s, struct rpc_layer *layer, struct rpc_tls *tls);
 
 /*
  * Call and wait. `ret` is a record of proc's result type, or NULL if that is
@@ -50,5 +54,15 @@ int rpc_session_stream_hole(struct rpc_session *s, const struct rpc_proc *proc, 
 			    struct rpc_error *error);
 /* Handle one packet, whatever it is. 0 or -1. */
 int rpc_session_step(struct rpc_session *s, struct rpc_error *error);
+/* For whoever waits in a way of his own: until then nothing here blocks. */
+int rpc_session_fd(const struct rpc_session *s);
+/* True while output waits for room in the socket. */
+bool rpc_session_wants_write(const struct rpc_session *s);
+/* Write what goes and handle all that has come. How many packets came, or -1: the connection is lost. */
+int rpc_session_pump(struct rpc_session *s, struct rpc_error *error);
+/* True if rpc_session_wait() for that call would not wait. */
+bool rpc_session_answered(const struct rpc_session *s, uint32_t serial);
+/* Send a sign of life and ask for one. 0 or -1. */
+int rpc_session_ping(struct rpc_session *s, struct rpc_error *error);
 /* No wait is longer. The default is 30 s; 0: no limit. */
 void rpc_session_set_timeout(struct rpc_session *s, unsigned ms);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/conn.h"
 
 #include <errno.h>
@@ -24,6 +24,29 @@ void rpc_conn_init(struct rpc_conn *c, int fd)
 	c->out_end = &c->out;
 }
 
+static void change_layer(struct rpc_conn *c)
+{
+	if (!c->next_layer || c->out)
+		return;
+	if (c->layer)
+		c->layer->ops->free(c->layer);
+	c->layer = c->next_layer;
+	c->next_layer = NULL;
+}
+
+void rpc_conn_set_layer(struct rpc_conn *c, struct rpc_layer *layer)
+{
+	if (c->next_layer)
+		c->next_layer->ops->free(c->next_layer);
+	c->next_layer = layer;
+	change_layer(c);
+}
+
+bool rpc_conn_has_more(const struct rpc_conn *c)
+{
+	return c->held || (c->layer && c->layer->ops->pending(c->layer));
+}
+
 static void close_fds(const int *fds, unsigned n)
 {
 	while (n--)
@@ -46,6 +69,11 @@ static void drop_out(struct rpc_conn *c)
 
 void rpc_conn_close(struct rpc_conn *c)
 {
+	if (c->layer)
+		c->layer->ops->free(c->layer);
+	if (c->next_layer)
+		c->next_layer->ops->free(c->next_layer);
+	c->layer = c->next_layer = NULL;
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -160,14 +188,13 @@ static int take_fds(struct rpc_conn *c, struct msghdr *m)
 	return ret;
 }
 
-int rpc_conn_read(struct rpc_conn *c, rpc_packet_fn fn, void *opaque)
+static ssize_t read_socket(struct rpc_conn *c, void *data, size_t len)
 {
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(RPC_FDS_MAX * sizeof(int))];
 	} control;
-	uint8_t data[READ_SIZE];
-	struct iovec iov = { .iov_base = data, .iov_len = sizeof(data) };
+	struct iovec iov = { .iov_base = data, .iov_len = len };
 	struct msghdr m = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
@@ -175,18 +202,28 @@ int rpc_conn_read(struct rpc_conn *c, rpc_packet_fn fn, void *opaque)
 		.msg_controllen = sizeof(control.space),
 	};
 	ssize_t n;
-	int ret = rpc_conn_unhold(c, fn, opaque);
+	int ret;
 
-	if (ret)
-		return ret;
 	do
 		n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
 	ret = take_fds(c, &m);
+	return ret ? ret : n;
+}
+
+int rpc_conn_read(struct rpc_conn *c, rpc_packet_fn fn, void *opaque)
+{
+	uint8_t data[READ_SIZE];
+	int ret = rpc_conn_unhold(c, fn, opaque);
+	ssize_t n;
+
 	if (ret)
 		return ret;
+	n = c->layer ? c->layer->ops->recv(c->layer, data, sizeof(data)) : read_socket(c, data, sizeof(data));
+	if (n < 0)
+		return (int)n;
 	if (!n)
 		return -EPIPE;
 	return feed(c, data, (size_t)n, fn, opaque);
@@ -256,28 +293,39 @@ static ssize_t send_fd(int sock, int fd)
 	return sendmsg(sock, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static ssize_t write_some(struct rpc_conn *c, const struct rpc_out *o)
+{
+	ssize_t n;
+
+	if (c->layer)
+		return o->sent < o->len ? c->layer->ops->send(c->layer, o->data + o->sent, o->len - o->sent) : -EPROTO;
+	if (o->sent < o->len)
+		n = send(c->fd, o->data + o->sent, o->len - o->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+	else
+		n = send_fd(c->fd, o->fds[o->fds_sent]);
+	return n < 0 ? -errno : n;
+}
+
 int rpc_conn_flush(struct rpc_conn *c)
 {
 	while (c->out) {
 		struct rpc_out *o = c->out;
 		ssize_t n;
 
-		if (o->sent < o->len)
-			n = send(c->fd, o->data + o->sent, o->len - o->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-		else if (o->fds_sent < o->nfds)
-			n = send_fd(c->fd, o->fds[o->fds_sent]);
-		else {
+		if (o->sent == o->len && o->fds_sent == o->nfds) {
 			drop_out(c);
 			continue;
 		}
-		if (n < 0 && errno == EINTR)
+		n = write_some(c, o);
+		if (n == -EINTR)
 			continue;
 		if (n < 0)
-			return errno == EAGAIN ? 0 : -errno;
+			return n == -EAGAIN ? 0 : (int)n;
 		if (o->sent < o->len)
 			o->sent += (size_t)n;
 		else
 			o->fds_sent++;
 	}
+	change_layer(c);
 	return 0;
 }

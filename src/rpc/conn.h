@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One end of a connection, server's or client's: packets in, packets out, over
  * a non-blocking stream socket. It waits for nothing; its user has a loop.
@@ -6,13 +6,32 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "rpc/frame.h"
 
 struct rpc_out;
 
+/*
+ * What lies between packets and the socket: TLS, or SASL's protection. recv
+ * and send wait for nothing: a count, 0 at the end of what is received, or a
+ * negative errno. A send that gave -EAGAIN is repeated with the same bytes.
+ */
+struct rpc_layer {
+	const struct rpc_layer_ops *ops;
+};
+
+struct rpc_layer_ops {
+	ssize_t (*recv)(struct rpc_layer *l, void *data, size_t len);
+	ssize_t (*send)(struct rpc_layer *l, const void *data, size_t len);
+	/* True if recv() has bytes though the socket may have none. */
+	bool (*pending)(const struct rpc_layer *l);
+	void (*free)(struct rpc_layer *l);
+};
+
 struct rpc_conn {
 	int fd;
+	struct rpc_layer *layer, *next_layer; /* NULL: the socket itself; passes no descriptors otherwise */
 	struct rpc_frame frame;
 	int in_fds[RPC_FDS_MAX]; /* came, not yet claimed by a packet */
 	unsigned in_nfds;
@@ -38,6 +57,11 @@ typedef int (*rpc_packet_fn)(void *opaque, struct rpc_packet *packet);
 /* Takes the descriptor. */
 void rpc_conn_init(struct rpc_conn *c, int fd);
 void rpc_conn_close(struct rpc_conn *c);
+
+/* Use a layer, which is taken, for all that is sent and received once what is queued now has left. */
+void rpc_conn_set_layer(struct rpc_conn *c, struct rpc_layer *layer);
+/* True if packets may come of what was read already, so that the socket's being readable is not to be waited for. */
+bool rpc_conn_has_more(const struct rpc_conn *c);
 
 /*
  * Read what is there, once, and hand out its packets; held ones come first.

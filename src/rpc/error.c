@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/error.h"
 
 #include <stdarg.h>
@@ -32,6 +32,7 @@ static const struct {
 	{ VIR_ERR_NO_SECRET, "Secret not found: %s" },
 	{ VIR_ERR_CONFIG_UNSUPPORTED, "unsupported configuration: %s" },
 	{ VIR_ERR_OPERATION_TIMEOUT, "Timed out during operation: %s" },
+	{ VIR_ERR_HOOK_SCRIPT_FAILED, "Hook script execution failed: %s" },
 	{ VIR_ERR_NO_DOMAIN_SNAPSHOT, "Domain snapshot not found: %s" },
 	{ VIR_ERR_ARGUMENT_UNSUPPORTED, "argument unsupported: %s" },
 	{ VIR_ERR_OPERATION_ABORTED, "operation aborted: %s" },
@@ -40,6 +41,8 @@ static const struct {
 	{ VIR_ERR_OPERATION_UNSUPPORTED, "Operation not supported: %s" },
 	{ VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding: %s" },
 	{ VIR_ERR_RESOURCE_BUSY, "resource busy: %s" },
+	{ VIR_ERR_AUTH_FAILED, "authentication failed: %s" },
+	{ VIR_ERR_ACCESS_DENIED, "access denied: %s" },
 	{ VIR_ERR_CPU_INCOMPATIBLE, "the CPU is incompatible with host CPU: %s" },
 	{ VIR_ERR_XML_INVALID_SCHEMA, "XML document failed to validate against schema: %s" },
 	{ VIR_ERR_DEVICE_MISSING, "device not found: %s" },

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-License-Identifier: LGPL-2.1-or-later
 """Make wire.h (structs, procedure numbers) and wire.c (codec and procedure tables) from libvirt.schema.
 
 usage: schema.py SCHEMA HEADER SOURCE

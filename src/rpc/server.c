@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/server.h"
 
 #include <errno.h>
@@ -12,35 +12,13 @@
 #include "rpc/server_int.h"
 #include "util/log.h"
 
-#define PROGRAMS_MAX 8
-
 /* Reads of one client before others have their turn. */
 #define READS_IN_A_ROW 4
 
-struct listener {
-	struct listener *next;
-	struct rpc_server *server;
-	struct loop_fd *watch;
-	int fd;
-	bool readonly;
-};
-
-struct rpc_server {
-	struct loop *loop;
-	const struct rpc_server_ops *ops;
-	void *opaque;
-	struct rpc_limits limits;
-	struct listener *listeners;
-	struct rpc_client *clients;
-	unsigned nclients;
-	bool full;			     /* accepting nobody */
-	rpc_handler *handlers[PROGRAMS_MAX]; /* by program's place in rpc_programs, then by number */
-	struct timer *keepalive;
-	unsigned keepalive_seconds, keepalive_count;
-};
-
 const struct rpc_limits rpc_limits_default = {
 	.clients = 5000,
+	.logins = 64,
+	.login_seconds = 30,
 	.calls = 20,
 	.streams = 32,
 	.call_memory = 96u << 20,
@@ -64,19 +42,31 @@ const struct rpc_limits *rpc_server_limits(const struct rpc_server *s)
 
 /* ---- Clients' lives ------------------------------------------------------- */
 
-static void accept_again(struct rpc_server *s, bool on)
+static bool listener_is_full(const struct listener *l)
 {
-	if (s->full == !on)
-		return;
-	s->full = !on;
-	for (struct listener *l = s->listeners; l; l = l->next)
-		loop_fd_events(l->watch, on ? EPOLLIN : 0);
+	const struct rpc_server *s = l->server;
+
+	/* Strangers that never log in must not keep those out who are known. */
+	return s->nclients >= s->limits.clients || (l->transport != RPC_UNIX && s->nlogins >= s->limits.logins);
+}
+
+void server_accept_more(struct rpc_server *s)
+{
+	for (struct listener *l = s->listeners; l; l = l->next) {
+		if (l->full == listener_is_full(l))
+			continue;
+		l->full = !l->full;
+		loop_fd_events(l->watch, l->full ? 0 : EPOLLIN);
+	}
 }
 
 static void client_put(struct rpc_client *c)
 {
 	if (--c->refs)
 		return;
+	free(c->groups);
+	free(c->sasl_name);
+	free(c->dn);
 	free(c);
 }
 
@@ -97,7 +87,9 @@ static void client_break(struct rpc_client *c)
 	if (c->next)
 		c->next->prev = c->prev;
 	s->nclients--;
-	accept_again(s, true);
+	if (c->logging_in)
+		s->nlogins--;
+	server_accept_more(s);
 	client_put(c);
 }
 
@@ -117,7 +109,7 @@ void client_touch(struct rpc_client *c)
 {
 	uint32_t events;
 
-	if (c->broken)
+	if (c->broken || c->handshaking)
 		return;
 	if (!c->doomed && rpc_conn_flush(&c->conn))
 		c->doomed = true;
@@ -131,7 +123,7 @@ void client_touch(struct rpc_client *c)
 		shutdown(c->conn.fd, SHUT_RDWR);
 	c->paused = must_pause(c);
 	events = c->paused ? 0 : EPOLLIN;
-	if (c->conn.out || (c->conn.held && !c->paused))
+	if (c->conn.out || (rpc_conn_has_more(&c->conn) && !c->paused))
 		events |= EPOLLOUT;
 	if (events != c->events)
 		loop_fd_events(c->watch, events);
@@ -176,8 +168,33 @@ void client_send_error(struct rpc_client *c, const struct rpc_header *h, const s
 	client_send(c, &header, &wire_remote_error, &e);
 }
 
+static struct rpc_who who_is(const struct rpc_client *c)
+{
+	return (struct rpc_who){
+		.transport = c->transport,
+		.uid = c->uid,
+		.gid = c->gid,
+		.groups = c->groups,
+		.ngroups = c->ngroups,
+		.dn = c->dn,
+		.sasl = c->sasl_name,
+	};
+}
+
+bool rpc_call_shows(const struct rpc_call *call, const char *name)
+{
+	const struct rpc_client *c = call->client;
+	const struct rpc_proc *proc = call->proc;
+	struct rpc_who who = who_is(c);
+
+	if (c->broken || !c->server->access || !proc->filter_object)
+		return true;
+	return rpc_access_may(c->server->access, &who, proc->filter_object, proc->filter_permission, name);
+}
+
 void rpc_client_event(struct rpc_client *c, const struct rpc_proc *proc, const void *msg)
 {
+	struct rpc_who who = who_is(c);
 	struct rpc_header h = {
 		.program = proc->program->number,
 		.version = proc->program->version,
@@ -185,6 +202,8 @@ void rpc_client_event(struct rpc_client *c, const struct rpc_proc *proc, const v
 		.type = RPC_MESSAGE,
 	};
 
+	if (c->broken || (c->server->access && !rpc_access_event(c->server->access, &who, proc, msg)))
+		return;
 	client_send(c, &h, proc->args, msg);
 	client_touch(c);
 }
@@ -231,6 +250,10 @@ static void answer(struct rpc_call *call)
 	*call->prev = call->next;
 	c->ncalls--;
 	if (!c->broken) {
+		struct rpc_who who = who_is(c);
+
+		if (!call->error.code && c->server->access)
+			rpc_access_check_result(c->server->access, &who, call);
 		if (call->error.code)
 			client_send_error(c, &h, &call->error);
 		else
@@ -300,6 +323,12 @@ static int serve(struct rpc_call *call, const struct rpc_packet *p)
 	if (c->readonly && !rpc_access_readonly(proc, call->args))
 		return rpc_call_fail(call, VIR_FROM_REMOTE, VIR_ERR_OPERATION_DENIED, "read only access prevents %s",
 				     proc->function);
+	if (s->access) {
+		struct rpc_who who = who_is(c);
+
+		if (rpc_access_check(s->access, &who, s->access_names, call))
+			return -1;
+	}
 	if (!fn)
 		return rpc_call_fail(call, VIR_FROM_REMOTE, VIR_ERR_NO_SUPPORT, "%s", proc->function);
 	return fn(call);
@@ -387,7 +416,15 @@ static void on_client(void *opaque, uint32_t events)
 	int ret = 0;
 
 	c->refs++;
-	if (events & EPOLLOUT) {
+	if (c->handshaking)
+		ret = login_handshake(c);
+	if (c->handshaking) {
+		if (ret < 0)
+			client_break(c);
+		client_put(c);
+		return;
+	}
+	if (!ret && events & EPOLLOUT) {
 		ret = rpc_conn_flush(&c->conn);
 		if (!ret)
 			streams_ready(c);
@@ -409,7 +446,20 @@ static void on_client(void *opaque, uint32_t events)
 
 /* ---- The server ----------------------------------------------------------- */
 
-struct rpc_client *rpc_server_add(struct rpc_server *s, int fd, bool readonly, struct err *err)
+/* The groups besides the first, of who made the connection. */
+static void read_groups(struct rpc_client *c)
+{
+	socklen_t len = 0;
+
+	if (!getsockopt(c->conn.fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) || errno != ERANGE || !len)
+		return;
+	c->groups = malloc(len);
+	if (c->groups && !getsockopt(c->conn.fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &len))
+		c->ngroups = len / sizeof(gid_t);
+}
+
+/* A client of no listener's yet. Takes the descriptor, also on failure. */
+static struct rpc_client *client_new(struct rpc_server *s, int fd, struct err *err)
 {
 	struct rpc_client *c = calloc(1, sizeof(*c));
 	struct ucred cred = { .uid = (uid_t)-1, .gid = (gid_t)-1 };
@@ -431,20 +481,54 @@ struct rpc_client *rpc_server_add(struct rpc_server *s, int fd, bool readonly, s
 	c->server = s;
 	c->events = EPOLLIN;
 	c->refs = 1;
-	c->readonly = readonly;
 	c->pid = cred.pid;
 	c->uid = cred.uid;
 	c->gid = cred.gid;
+	if (cred.uid != (uid_t)-1)
+		read_groups(c);
+	return c;
+}
+
+static void client_add(struct rpc_client *c)
+{
+	struct rpc_server *s = c->server;
+
 	c->next = s->clients;
 	c->prev = &s->clients;
 	if (c->next)
 		c->next->prev = &c->next;
 	s->clients = c;
 	s->nclients++;
-	if (s->nclients >= s->limits.clients)
-		accept_again(s, false);
 	if (s->ops->opened)
 		s->ops->opened(c);
+	server_accept_more(s);
+}
+
+struct rpc_client *rpc_server_add(struct rpc_server *s, int fd, bool readonly, struct err *err)
+{
+	struct rpc_client *c = client_new(s, fd, err);
+
+	if (!c)
+		return NULL;
+	c->readonly = readonly;
+	client_add(c);
+	return c;
+}
+
+static struct rpc_client *add_remote(struct listener *l, int fd, struct err *err)
+{
+	struct rpc_client *c = client_new(l->server, fd, err);
+
+	if (!c)
+		return NULL;
+	c->transport = l->transport;
+	if (login_begin(c, l->tls, err)) {
+		loop_fd_del(c->watch);
+		rpc_conn_close(&c->conn);
+		free(c);
+		return NULL;
+	}
+	client_add(c);
 	return c;
 }
 
@@ -454,10 +538,10 @@ static void on_listener(void *opaque, uint32_t events)
 	int fd;
 
 	(void)events;
-	while (!l->server->full && (fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
+	while (!listener_is_full(l) && (fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0) {
 		struct err err = ERR_INIT;
 
-		if (!rpc_server_add(l->server, fd, l->readonly, &err))
+		if (l->transport == RPC_UNIX ? !rpc_server_add(l->server, fd, l->readonly, &err) : !add_remote(l, fd, &err))
 			log_line(LOG_WARN, "a client is turned away: %s", err_msg(&err));
 	}
 }
@@ -501,6 +585,8 @@ void rpc_server_free(struct rpc_server *s)
 	while (s->clients)
 		client_break(s->clients);
 	timer_free(s->keepalive);
+	timer_free(s->login_timer);
+	rpc_access_free(s->access);
 	for (unsigned n = 0; n < PROGRAMS_MAX; n++)
 		free(s->handlers[n]);
 	free(s);
@@ -511,16 +597,19 @@ void *rpc_server_opaque(const struct rpc_server *s)
 	return s->opaque;
 }
 
-int rpc_server_listen(struct rpc_server *s, int fd, bool readonly, struct err *err)
+static int listen_any(struct rpc_server *s, int fd, const struct listener *kind, struct err *err)
 {
-	struct listener *l = calloc(1, sizeof(*l));
+	struct listener *l = malloc(sizeof(*l));
 
 	if (!l) {
 		close(fd);
 		return err_set(err, ENOMEM, "no memory for a listening socket");
 	}
-	*l = (struct listener){ .server = s, .fd = fd, .readonly = readonly };
-	l->watch = loop_fd_add(s->loop, fd, s->full ? 0 : EPOLLIN, on_listener, l, err);
+	*l = *kind;
+	l->server = s;
+	l->fd = fd;
+	l->full = listener_is_full(l);
+	l->watch = loop_fd_add(s->loop, fd, l->full ? 0 : EPOLLIN, on_listener, l, err);
 	if (!l->watch) {
 		close(fd);
 		free(l);
@@ -529,6 +618,23 @@ int rpc_server_listen(struct rpc_server *s, int fd, bool readonly, struct err *e
 	l->next = s->listeners;
 	s->listeners = l;
 	return 0;
+}
+
+int rpc_server_listen(struct rpc_server *s, int fd, bool readonly, struct err *err)
+{
+	return listen_any(s, fd, &(struct listener){ .transport = RPC_UNIX, .readonly = readonly }, err);
+}
+
+int rpc_server_listen_remote(struct rpc_server *s, int fd, struct rpc_tls *tls, struct err *err)
+{
+	return listen_any(s, fd, &(struct listener){ .transport = tls ? RPC_TLS : RPC_TCP, .tls = tls }, err);
+}
+
+void rpc_server_set_access(struct rpc_server *s, struct rpc_access *rules, const struct rpc_access_names *names)
+{
+	rpc_access_free(s->access);
+	s->access = rules;
+	s->access_names = names;
 }
 
 void rpc_server_handle(struct rpc_server *s, const struct rpc_program *program, uint32_t number, rpc_handler fn)
@@ -613,6 +719,21 @@ void rpc_client_cred(const struct rpc_client *c, pid_t *pid, uid_t *uid, gid_t *
 	*pid = c->pid;
 	*uid = c->uid;
 	*gid = c->gid;
+}
+
+enum rpc_transport rpc_client_transport(const struct rpc_client *c)
+{
+	return c->transport;
+}
+
+const char *rpc_client_dn(const struct rpc_client *c)
+{
+	return c->dn;
+}
+
+const char *rpc_client_sasl_name(const struct rpc_client *c)
+{
+	return c->sasl_name;
 }
 
 void rpc_client_keepalive(struct rpc_client *c)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The server's end of libvirt's protocol, on an event loop.
  *
@@ -22,6 +22,10 @@
 struct rpc_server;
 struct rpc_client;
 struct rpc_stream;
+struct rpc_tls;
+struct rpc_sasl;
+
+enum rpc_transport { RPC_UNIX, RPC_TLS, RPC_TCP };
 
 /* A call being served. Owned by the server until a handler says RPC_LATER, then by whoever answers it. */
 struct rpc_call {
@@ -35,6 +39,7 @@ struct rpc_call {
 	unsigned nfds;
 	int reply_fds[RPC_FDS_MAX]; /* go with the answer, if any; closed with the call */
 	unsigned reply_nfds;
+	void *opaque; /* the handler's own */
 	struct rpc_call *next, **prev; /* of its client */
 };
 
@@ -46,13 +51,20 @@ struct rpc_server_ops {
 	/* A client came, or went (its data is to be freed; calls of it may still be unanswered). */
 	void (*opened)(struct rpc_client *client);
 	void (*closed)(struct rpc_client *client);
+	/* A TLS client's certificate is of our authority: may it come in? */
+	bool (*known)(struct rpc_client *client);
 	/* Before a handler runs: 0, or -1 with call->error set. May be NULL, as the others. */
 	int (*admit)(struct rpc_call *call);
 };
 
+struct rpc_access;
+struct rpc_access_names;
+
 /* What one client may hold at a time. */
 struct rpc_limits {
 	unsigned clients;   /* of the server; more wait to be accepted */
+	unsigned logins;    /* of the server: from other hosts and not logged in; more of those wait to be accepted */
+	unsigned login_seconds; /* for a handshake and authentication; then it is cut off */
 	unsigned calls;	    /* unanswered; more are not read */
 	unsigned streams;   /* open; more are refused */
 	size_t call_memory; /* bytes of one call's arguments and result */
@@ -69,8 +81,12 @@ void rpc_server_free(struct rpc_server *s);
 void *rpc_server_opaque(const struct rpc_server *s);
 /* Serve a listening socket, which is taken. Clients of a read-only one may only look. */
 int rpc_server_listen(struct rpc_server *s, int fd, bool readonly, struct err *err);
+/* Serve a listening TCP socket, which is taken; with TLS if `tls`, which must outlive the server, is not NULL. */
+int rpc_server_listen_remote(struct rpc_server *s, int fd, struct rpc_tls *tls, struct err *err);
 /* Serve one connected socket, which is taken. NULL on failure. */
 struct rpc_client *rpc_server_add(struct rpc_server *s, int fd, bool readonly, struct err *err);
+/* Apply these rules from now on, to open connections as well; both are taken or outlive the server. NULL rules: none. */
+void rpc_server_set_access(struct rpc_server *s, struct rpc_access *rules, const struct rpc_access_names *names);
 /* Answer `number` of `program` with `fn`; what has no handler is answered VIR_ERR_NO_SUPPORT. */
 void rpc_server_handle(struct rpc_server *s, const struct rpc_program *program, uint32_t number, rpc_handler fn);
 bool rpc_server_has(const struct rpc_server *s, const struct rpc_program *program, uint32_t number);
@@ -83,6 +99,9 @@ void rpc_call_finish(struct rpc_call *call);
 /* As rpc_error_set() on call->error. Returns -1. */
 #define rpc_call_fail(call, domain, code, ...) rpc_error_set(&(call)->error, domain, code, __VA_ARGS__)
 
+/* Lists leave out, and do not count, what this is false for: an item of the procedure's kind. */
+bool rpc_call_shows(const struct rpc_call *call, const char *name);
+
 void rpc_client_set_data(struct rpc_client *c, void *data);
 void *rpc_client_data(const struct rpc_client *c);
 struct rpc_server *rpc_client_server(const struct rpc_client *c);
@@ -90,6 +109,17 @@ bool rpc_client_is_readonly(const struct rpc_client *c);
 void rpc_client_set_readonly(struct rpc_client *c);
 /* Who is at the other end of a unix socket, when it connected. */
 void rpc_client_cred(const struct rpc_client *c, pid_t *pid, uid_t *uid, gid_t *gid);
+enum rpc_transport rpc_client_transport(const struct rpc_client *c);
+/* The name in its certificate, and the one it has logged in with; NULL if there is none. As long as the client. */
+const char *rpc_client_dn(const struct rpc_client *c);
+const char *rpc_client_sasl_name(const struct rpc_client *c);
+/* Its socket's addresses as "ADDRESS;PORT", "" if they are none. */
+void rpc_client_addresses(const struct rpc_client *c, char local[64], char remote[64]);
+/* A client from afar is let in: until then it has login_seconds. */
+void rpc_client_logged_in(struct rpc_client *c);
+/* After the answers queued now, SASL protects the connection, if that was agreed on. Takes `sasl`. 0 or -ENOMEM. */
+int rpc_client_set_sasl(struct rpc_client *c, struct rpc_sasl *sasl);
+
 /* The client takes part in keepalive from now on. */
 void rpc_client_keepalive(struct rpc_client *c);
 /* Read no more; close once all calls are answered and the answers written. */

@@ -1,8 +1,37 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Inside the server: clients and their streams. */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Inside the server: listeners, clients, their logins and streams. */
 #pragma once
 #include "rpc/conn.h"
 #include "rpc/server.h"
+
+#define PROGRAMS_MAX 8
+
+struct listener {
+	struct listener *next;
+	struct rpc_server *server;
+	struct loop_fd *watch;
+	int fd;
+	enum rpc_transport transport;
+	struct rpc_tls *tls;
+	bool readonly;
+	bool full; /* accepting nobody */
+};
+
+struct rpc_server {
+	struct loop *loop;
+	const struct rpc_server_ops *ops;
+	void *opaque;
+	struct rpc_limits limits;
+	struct listener *listeners;
+	struct rpc_client *clients;
+	unsigned nclients, nlogins;
+	rpc_handler *handlers[PROGRAMS_MAX]; /* by program's place in rpc_programs, then by number */
+	struct timer *keepalive;
+	unsigned keepalive_seconds, keepalive_count;
+	struct timer *login_timer;
+	struct rpc_access *access;
+	const struct rpc_access_names *access_names;
+};
 
 struct rpc_client {
 	struct rpc_server *server; /* NULL once it is cut off */
@@ -11,7 +40,14 @@ struct rpc_client {
 	struct rpc_conn conn;
 	struct loop_fd *watch;
 	uint32_t events; /* watched for */
+	enum rpc_transport transport;
 	bool readonly, closing, paused;
+	bool handshaking;     /* TLS's is under way: there are no packets yet */
+	bool logging_in;      /* counted in nlogins, and ended if it takes too long */
+	uint64_t login_until; /* on the monotonic clock */
+	char *dn, *sasl_name; /* who it is; NULL: not said */
+	gid_t *groups;
+	unsigned ngroups;
 	bool doomed; /* to be cut off at the next event, which is on its way */
 	bool broken; /* cut off */
 	bool keepalive;
@@ -38,6 +74,14 @@ void client_send_error(struct rpc_client *c, const struct rpc_header *h, const s
 void client_send_writer(struct rpc_client *c, struct xdr_writer *w, const int *fds, unsigned nfds);
 /* Write what is queued, watch what has to be watched. To be called after anything that sends or ends a pause. */
 void client_touch(struct rpc_client *c);
+
+/* Accept, or stop it, as there is room. */
+void server_accept_more(struct rpc_server *s);
+
+/* server_login.c: a client from afar begins. 0 or a negative errno. */
+int login_begin(struct rpc_client *c, struct rpc_tls *tls, struct err *err);
+/* Go on with its handshake. 0, or a negative errno: it has to be cut off. */
+int login_handshake(struct rpc_client *c);
 
 /* A packet of type stream or hole. 0, or a negative errno: the client has to be cut off. */
 int streams_packet(struct rpc_client *c, const struct rpc_packet *p);

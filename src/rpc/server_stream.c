@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Streams of a client. Packets of a stream carry the number of the procedure
  * and the serial of the call that opened it. Status "continue" is data, empty

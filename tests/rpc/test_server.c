@@ -10,7 +10,9 @@
 
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -20,6 +22,7 @@
 #include "rpc/client.h"
 #include "rpc/conn.h"
 #include "rpc/server.h"
+#include "rpc/tcp.h"
 #include "rpc/wire.h"
 
 #define DOWNLOAD (8u << 20)
@@ -864,6 +867,56 @@ static void a_client_that_does_not_read(void **state)
 	stop();
 }
 
+/* A client from afar that does not log in. */
+static int stranger(const char *port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct timeval limit = { .tv_sec = 20 };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	return fd;
+}
+
+/* Strangers have a second; there may be forty of them at a time, and whoever is known is served meanwhile. */
+static void strangers_have_a_time_limit(void **state)
+{
+	struct rpc_limits limits = rpc_limits_default;
+	struct rpc_session *s;
+	struct sockaddr_in a;
+	socklen_t len = sizeof(a);
+	int listener, fds[80];
+	char port[16], c;
+
+	limits.login_seconds = 1;
+	limits.logins = 40;
+	start(&limits);
+	listener = rpc_tcp_listen("127.0.0.1:0", 0, "--test", NULL);
+	assert_true(listener >= 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+	snprintf(port, sizeof(port), "%u", ntohs(a.sin_port));
+	assert_int_equal(rpc_server_listen_remote(fixture->server, listener, NULL, NULL), 0);
+	s = session(NULL, NULL);
+	go();
+	/* So close after each other that their limits end while others' ends are under way. */
+	for (unsigned n = 0; n < 80; n++)
+		fds[n] = stranger(port);
+	expect_version(s);
+	/* Forty are accepted and cut off, then the others. */
+	for (unsigned n = 0; n < 80; n++) {
+		ssize_t got = read(fds[n], &c, 1);
+
+		assert_true(!got || (got < 0 && errno == ECONNRESET));
+	}
+	expect_version(s);
+	for (unsigned n = 0; n < 80; n++)
+		close(fds[n]);
+	rpc_session_free(s);
+	stop();
+	assert_int_equal(fixture->closed, 81);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -882,6 +935,7 @@ int main(void)
 		cmocka_unit_test(read_only_clients_only_look),
 		cmocka_unit_test(garbage_ends_the_connection),
 		cmocka_unit_test(a_client_that_does_not_read),
+		cmocka_unit_test(strangers_have_a_time_limit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
