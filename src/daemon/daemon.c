@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/daemon.h"
 
+#include "daemon/confine.h"
 #include "daemon/guest.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "util/sockets.h"
+#include "daemon/guest_hooks.h"
+#include "rpc/tls.h"
 
 /* libvirt's defaults: five pings of five seconds each. */
 #define KEEPALIVE_SECONDS 5
@@ -31,6 +33,7 @@ static void client_opened(struct rpc_client *c)
 	s->client = c;
 	s->next = d->sessions;
 	d->sessions = s;
+	auth_begin(s);
 }
 
 static void client_closed(struct rpc_client *c)
@@ -45,6 +48,7 @@ static void client_closed(struct rpc_client *c)
 		p = &(*p)->next;
 	*p = s->next;
 	events_forget(s);
+	auth_end(s);
 	free(s);
 	lifecycle_client_gone(d, c);
 }
@@ -52,6 +56,7 @@ static void client_closed(struct rpc_client *c)
 static const struct rpc_server_ops ops = {
 	.opened = client_opened,
 	.closed = client_closed,
+	.known = auth_known,
 	.admit = connect_admit,
 };
 
@@ -86,36 +91,15 @@ static int take_lock(struct daemon *d, const char *run, struct err *err)
 	return err_set_errno(err, errno, "cannot lock %s", path);
 }
 
-static int listen_on(struct daemon *d, const char *run, const char *name, bool readonly, struct err *err)
-{
-	char path[PATH_MAX + 32];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", run, name);
-	fd = unix_listen(path, "keeld", err);
-	if (fd < 0)
-		return fd;
-	/* Everybody may look. */
-	if (readonly && chmod(path, 0777)) {
-		close(fd);
-		return err_set_errno(err, errno, "cannot change the mode of %s", path);
-	}
-	if (listen(fd, SOMAXCONN)) {
-		close(fd);
-		return err_set_errno(err, errno, "cannot listen on %s", path);
-	}
-	return rpc_server_listen(d->server, fd, readonly, err);
-}
-
 static void bind_all(struct rpc_server *s)
 {
 	static const struct binding *const tables[] = {
-		connect_bindings, domain_list_bindings, lifecycle_bindings, stats_bindings, event_bindings, node_bindings,
-		host_bindings, empty_bindings,	  pool_bindings,
+		auth_bindings, connect_bindings, domain_list_bindings, lifecycle_bindings, stats_bindings, event_bindings, node_bindings,
+		host_bindings, save_bindings, empty_bindings,	  pool_bindings,
 	};
 	static const struct guest_binding *const guest_tables[] = {
-		lifecycle_guest_bindings, query_bindings, config_bindings, tune_bindings, device_bindings, stats_guest_bindings,
-		console_bindings, qemu_guest_bindings,
+		lifecycle_guest_bindings, query_bindings, config_bindings, tune_bindings, params_bindings, device_bindings, stats_guest_bindings,
+		console_bindings, qemu_guest_bindings, agent_bindings, memory_bindings, iotune_bindings, save_guest_bindings, block_bindings, snapshot_bindings,
 	};
 
 	for (unsigned n = 0; n < sizeof(tables) / sizeof(tables[0]); n++)
@@ -162,12 +146,13 @@ static int open_dirs(struct daemon *d, struct err *err)
 	return 0;
 }
 
-int daemon_start(struct daemon *d, const char *root, struct err *err)
+int daemon_start(struct daemon *d, const struct daemon_options *o, struct err *err)
 {
+	const char *root = o->root;
 	char run[PATH_MAX];
 	int ret;
 
-	*d = (struct daemon){ .lock_fd = -1, .privileged = !geteuid(), .config_dir = -1, .autostart_dir = -1, .run_dir = -1,
+	*d = (struct daemon){ .options = o, .lock_fd = -1, .privileged = !geteuid(), .config_dir = -1, .autostart_dir = -1, .run_dir = -1,
 			      .log_dir = -1, .storage_dir = -1 };
 	if (snprintf(run, sizeof(run), "%s/run", root) >= (int)sizeof(run))
 		return err_set(err, ENAMETOOLONG, "the path --root %s is too long", root);
@@ -188,31 +173,37 @@ int daemon_start(struct daemon *d, const char *root, struct err *err)
 		return -err->code;
 	bind_all(d->server);
 	ret = open_dirs(d, err);
-	if (!ret)
+	if (!ret) {
+		confine_init(d);
 		ret = host_init(d, err);
+	}
 	if (!ret)
 		ret = store_load(d, err);
 	if (!ret)
 		ret = pools_load(d, err);
 	if (ret)
 		return ret;
+	hook_daemon(d, "start", "-", "start", false);
 	lifecycle_autostart(d);
 	if (rpc_server_set_keepalive(d->server, KEEPALIVE_SECONDS, KEEPALIVE_COUNT))
 		return err_set(err, ENOMEM, "no memory for a timer");
-	ret = listen_on(d, run, "libvirt-sock", false, err);
-	if (!ret)
-		ret = listen_on(d, run, "libvirt-sock-ro", true, err);
-	return ret;
+	ret = access_load(d, err);
+	return ret ? ret : listen_all(d, err);
 }
 
 void daemon_free(struct daemon *d)
 {
 	const int fds[] = { d->config_dir, d->autostart_dir, d->run_dir, d->log_dir, d->lock_fd };
 
+	if (d->server)
+		hook_daemon(d, "shutdown", "-", "shutdown", true);
+	hooks_forget(d);
 	guest_table_free(d); /* the guests go on; who waits for an answer of theirs gets an error */
 	rpc_server_free(d->server);
+	rpc_tls_free(d->tls);
 	loop_free(d->loop);
 	host_free(d);
+	cgroups_free(&d->cgroups);
 	pools_free(d);
 	for (unsigned n = 0; n < sizeof(fds) / sizeof(fds[0]); n++)
 		if (fds[n] >= 0)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/guest.h"
+#include "daemon/guest_agent.h"
 #include "daemon/proc_stat.h"
 
 enum { MEMORY_MAXIMUM = 4 };		  /* virDomainMemoryModFlags */
@@ -133,7 +134,7 @@ static int get_vcpus_flags(struct rpc_call *call, struct guest *g)
 	if (call_check_flags(call, flags, AFFECT_LIVE | AFFECT_CONFIG | VCPU_MAXIMUM | VCPU_GUEST))
 		return -1;
 	if (flags & VCPU_GUEST)
-		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured");
+		return agent_get_vcpus(call, g);
 	def = call_affect_one(call, g, flags);
 	if (!def)
 		return -1;
@@ -172,7 +173,7 @@ static int set_vcpus(struct rpc_call *call, struct guest *g, unsigned n, uint32_
 	if (call_check_flags(call, flags, AFFECT_LIVE | AFFECT_CONFIG | VCPU_MAXIMUM | VCPU_GUEST))
 		return -1;
 	if (flags & VCPU_GUEST)
-		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured");
+		return agent_set_vcpus(call, g, n);
 	if (call_affect(call, g, flags, &live, &config))
 		return -1;
 	if (!n || n > MAX_VCPUS)

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/confine.h"
 #include "daemon/guest.h"
+#include "daemon/guest_agent.h"
 #include "daemon/guest_devices.h"
 
 enum { DEVICE_FORCE = 4 }; /* virDomainDeviceModifyFlags */
@@ -151,6 +153,10 @@ static void plugged(void *opaque, json_t *ret, const char *error)
 	int result;
 
 	if (ret) {
+		const struct dom_disk *disk = c->dev.kind == DOM_DEV_DISK ? c->dev.dev : NULL;
+
+		if (disk && disk->iotune && q)
+			qmp_send(q, "block_set_io_throttle", iotune_arguments(c->alias, disk->iotune), NULL, NULL);
 		result = commit(c);
 		if (!result)
 			event_device_added(c->guest, c->alias);
@@ -165,20 +171,29 @@ static void plugged(void *opaque, json_t *ret, const char *error)
 
 static json_t *device_arguments(const struct change *c)
 {
+	const struct dom_info *info = domain_device_info(&c->dev);
 	const struct dom_disk *disk = c->dev.dev;
 	const struct dom_interface *nic = c->dev.dev;
+	char text[18];
 	json_t *args;
-	char mac[18];
 
 	if (c->dev.kind == DOM_DEV_DISK) {
 		args = json_pack("{s:s,s:s,s:s}", "driver", "virtio-blk-pci", "id", c->alias, "drive", c->node);
 		if (disk->serial)
 			json_object_set_new(args, "serial", json_string(disk->serial));
-		return args;
+	} else {
+		const uint8_t *m = nic->mac->address.bytes;
+
+		snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
+		args = json_pack("{s:s,s:s,s:s,s:s}", "driver", "virtio-net-pci", "id", c->alias, "netdev", c->node, "mac", text);
 	}
-	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", nic->mac->address.bytes[0], nic->mac->address.bytes[1],
-		 nic->mac->address.bytes[2], nic->mac->address.bytes[3], nic->mac->address.bytes[4], nic->mac->address.bytes[5]);
-	return json_pack("{s:s,s:s,s:s,s:s}", "driver", "virtio-net-pci", "id", c->alias, "netdev", c->node, "mac", mac);
+	if (info->address && info->address->type == DOM_ADDRESS_PCI) {
+		snprintf(text, sizeof(text), info->address->bus ? "pci.%u" : "pcie.%u", info->address->bus);
+		json_object_set_new(args, "bus", json_string(text));
+		snprintf(text, sizeof(text), "%x.%x", info->address->slot, info->address->function);
+		json_object_set_new(args, "addr", json_string(text));
+	}
+	return args;
 }
 
 /* Its back end is there. */
@@ -211,24 +226,42 @@ static int plug(struct change *c)
 	struct rpc_call *call = c->call;
 	const struct dom_disk *disk = c->dev.dev;
 	const struct dom_interface *nic = c->dev.dev;
+	struct confine_files files = { 0 };
+	struct err err = ERR_INIT;
 	json_t *args;
-	int ret;
+	int ret, fd;
 
 	if (c->dev.kind == DOM_DEV_DISK && disk->target->bus == DOM_BUS_VIRTIO && disk->source &&
 	    (disk->source->file || disk->source->dev)) {
 		snprintf(c->node, sizeof(c->node), "%.60s-node", c->alias);
+		if (confine_disk_open(&files, c->guest, disk, &err)) {
+			confine_files_close(&files);
+			ret = call_fail_model(call, &err);
+			change_free(c);
+			return ret;
+		}
 		args = disk_arguments(c, disk);
 	} else if (c->dev.kind == DOM_DEV_INTERFACE && nic->type == DOM_NET_USER) {
 		snprintf(c->node, sizeof(c->node), "host%.60s", c->alias);
-		args = json_pack("{s:s,s:s}", "type", "user", "id", c->node);
+		fd = confine_passt_start(c->guest, &err);
+		if (fd < 0 || confine_file_add(&files, c->node, fd, &err)) {
+			ret = call_fail_model(call, &err);
+			change_free(c);
+			return ret;
+		}
+		args = json_pack("{s:s,s:s,s:{s:s,s:s}}", "type", "stream", "id", c->node, "addr", "type", "unix", "path", c->node);
 	} else {
 		ret = rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_UNSUPPORTED, "live attach of device '%s' is not supported",
 				    dom_device_name(c->dev.kind));
 		change_free(c);
 		return ret;
 	}
-	if (q && qmp_send(q, c->dev.kind == DOM_DEV_DISK ? "blockdev-add" : "netdev_add", args, backed, c))
+	/* The machine opens nothing: it gets what the command names before the command. */
+	if (!q || !confine_files_send(&files, q))
+		json_decref(args);
+	else if (qmp_send(q, c->dev.kind == DOM_DEV_DISK ? "blockdev-add" : "netdev_add", args, backed, c))
 		return RPC_LATER;
+	confine_files_close(&files);
 	change_free(c);
 	return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_FAILED, "domain is no longer running");
 }
@@ -408,8 +441,24 @@ void devices_port_change(struct guest *g, const char *alias, bool open)
 	free(chr->target->state);
 	chr->target->state = state;
 	store_save_live(g);
-	if (chr->target->name && !strcmp(chr->target->name, "org.qemu.guest_agent.0"))
+	if (chr->target->name && !strcmp(chr->target->name, AGENT_CHANNEL)) {
+		if (!open)
+			guest_agent_gone(g);
 		event_agent(g, open ? AGENT_CONNECTED : AGENT_DISCONNECTED, AGENT_REASON_CHANNEL);
+	}
+}
+
+void devices_tray_moved(struct guest *g, const char *alias, bool open)
+{
+	struct dom_disk *disk = alias ? disk_by_alias(g->live, alias) : NULL;
+	char *tray = disk ? strdup(open ? "open" : "closed") : NULL;
+
+	if (!tray)
+		return;
+	free(disk->target->tray);
+	disk->target->tray = tray;
+	store_save_live(g);
+	event_tray_change(g, alias, open);
 }
 
 /* What `dev` means in `def`, taken out of it. */

@@ -147,6 +147,14 @@ void event_device_removed(struct guest *g, const char *alias)
 	EMIT_BOTH(g, DEVICE_REMOVED, m);
 }
 
+void event_tray_change(struct guest *g, const char *alias, bool open)
+{
+	/* virConnectDomainEventTrayChangeReason */
+	struct remote_domain_event_callback_tray_change_msg m = { .msg = { guest_wire(g), (char *)alias, open ? 0 : 1 } };
+
+	EMIT_BOTH(g, TRAY_CHANGE, m);
+}
+
 void event_device_added(struct guest *g, const char *alias)
 {
 	struct remote_domain_event_callback_device_added_msg m = { .dom = guest_wire(g), .devAlias = (char *)alias };
@@ -180,6 +188,15 @@ void event_tunable(struct guest *g, struct remote_typed_param *params, unsigned 
 	struct remote_domain_event_callback_tunable_msg m = { .dom = guest_wire(g), .params = params, .params_len = n };
 
 	EMIT_NEW(g, TUNABLE, m);
+}
+
+void event_block_job(struct guest *g, const char *path, const char *dst, int type, int status)
+{
+	struct remote_domain_event_callback_block_job_msg m = { .msg = { guest_wire(g), (char *)path, type, status } };
+	struct remote_domain_event_block_job_2_msg two = { .dom = guest_wire(g), .dst = (char *)dst, .type = type, .status = status };
+
+	EMIT_BOTH(g, BLOCK_JOB, m);
+	emit(g, ID_BLOCK_JOB_2, REMOTE_PROC_DOMAIN_EVENT_BLOCK_JOB_2, &two, 0, NULL);
 }
 
 void event_block_threshold(struct guest *g, const char *dev, const char *path, uint64_t threshold, uint64_t excess)

@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include "daemon/guest.h"
+#include "daemon/guest_agent.h"
+#include "daemon/guest_save.h"
 #include "util/log.h"
 
 enum { CREATE_PAUSED = 1, CREATE_AUTODESTROY = 2, CREATE_BYPASS_CACHE = 4, CREATE_FORCE_BOOT = 8, CREATE_VALIDATE = 16,
        CREATE_RESET_NVRAM = 32 }; /* virDomainCreateFlags */
 enum { DEFINE_VALIDATE = 1 };
-enum { UNDEFINE_NVRAM = 4, UNDEFINE_KEEP_NVRAM = 8, UNDEFINE_ALL = 127 };
+enum { UNDEFINE_MANAGED_SAVE = 1, UNDEFINE_NVRAM = 4, UNDEFINE_KEEP_NVRAM = 8, UNDEFINE_ALL = 127 };
 enum { DESTROY_GRACEFUL = 1, DESTROY_REMOVE_LOGS = 2 };
 enum { POWER_ACPI = 1, POWER_AGENT = 2 }; /* virDomainShutdownFlagValues, virDomainRebootFlagValues */
 
@@ -67,14 +69,13 @@ static int define(struct rpc_call *call, struct domain *def, struct remote_domai
 		guest_put(g); /* the table has it */
 	}
 	if (store_save_config(g, def, &err)) {
-		if (!g->config && !guest_is_active(g))
+		if (!guest_is_persistent(g) && !guest_is_active(g))
 			guest_remove(g);
 		rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_SYSTEM_ERROR, "%s", err_msg(&err));
 		goto fail;
 	}
-	added = !g->config;
-	domain_free(g->config);
-	g->config = def;
+	added = !guest_is_persistent(g);
+	guest_set_config(g, def);
 	event_lifecycle(g, EVENT_DEFINED, added ? DEFINED_ADDED : DEFINED_UPDATED);
 	*out = guest_wire(g);
 	return 0;
@@ -110,6 +111,9 @@ static int undefine(struct rpc_call *call, struct guest *g, uint32_t flags)
 		return -1;
 	if (!g->config)
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "cannot undefine transient domain");
+	if (save_is_managed(g) && !(flags & UNDEFINE_MANAGED_SAVE))
+		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID,
+				     "Refusing to undefine while domain managed save image exists");
 	if (nvram && !access(nvram, F_OK) && !(flags & UNDEFINE_KEEP_NVRAM)) {
 		if (!(flags & UNDEFINE_NVRAM))
 			return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "cannot undefine domain with nvram");
@@ -120,8 +124,8 @@ static int undefine(struct rpc_call *call, struct guest *g, uint32_t flags)
 	if (store_delete_config(g->daemon, g->name, &err))
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_SYSTEM_ERROR, "%s", err_msg(&err));
 	g->autostart = false;
-	domain_free(g->config);
-	g->config = NULL;
+	save_forget_managed(g);
+	guest_set_config(g, NULL);
 	guest_get(g);
 	if (!guest_is_active(g))
 		guest_remove(g);
@@ -156,6 +160,8 @@ static int rename_guest(struct rpc_call *call, struct guest *g)
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "cannot rename active domain");
 	if (!g->config)
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "cannot rename a transient domain");
+	if (save_is_managed(g))
+		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "domain with a managed saved state can't be renamed");
 	if (guest_by_name(g->daemon, name))
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "domain with name '%s' already exists", name);
 	old = strdup(g->name);
@@ -198,6 +204,8 @@ static int fail_start(struct rpc_call *call, const struct err *err)
 {
 	int code = model_vir_code(err);
 
+	if (err->code == EREMOTEIO)
+		return rpc_call_fail(call, VIR_FROM_HOOK, VIR_ERR_HOOK_SCRIPT_FAILED, "%s", err_msg(err));
 	if (err->code == ENOTSUP)
 		return rpc_call_fail(call, VIR_FROM_QEMU, code, "%s", err_msg(err));
 	return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_INTERNAL_ERROR, "%s", err_msg(err));
@@ -211,7 +219,7 @@ static void started(struct guest *g, void *opaque, const struct err *err)
 
 	guest_get(g);
 	if (err) {
-		if (!g->config && !guest_is_active(g))
+		if (!guest_is_persistent(g) && !guest_is_active(g))
 			guest_remove(g);
 		ret = fail_start(call, err);
 	} else {
@@ -243,11 +251,14 @@ static int start(struct rpc_call *call, struct guest *g, struct domain *def, uin
 
 static int create_with(struct rpc_call *call, struct guest *g, uint32_t flags, struct remote_domain *out)
 {
+	int ret;
+
 	if (call_check_flags(call, flags, CREATE_PAUSED | CREATE_AUTODESTROY | CREATE_BYPASS_CACHE | CREATE_FORCE_BOOT))
 		return -1;
 	if (guest_is_active(g))
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "domain is already running");
-	return start(call, g, NULL, flags, out);
+	ret = save_start_managed(call, g, flags, out);
+	return ret ? ret : start(call, g, NULL, flags, out);
 }
 
 static int create(struct rpc_call *call, struct guest *g)
@@ -328,8 +339,10 @@ static int press_button(struct rpc_call *call, struct guest *g, uint32_t flags, 
 {
 	if (call_check_flags(call, flags, POWER_ACPI | POWER_AGENT))
 		return -1;
-	if ((flags & POWER_AGENT) && !(flags & POWER_ACPI))
-		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured");
+	if ((flags & POWER_AGENT) && !(flags & POWER_ACPI)) {
+		guest_set_fake_reboot(g, false);
+		return guest_agent(call, g, "guest-shutdown", json_pack("{s:s}", "mode", reboot ? "reboot" : "powerdown"), AGENT_ENDS, NULL);
+	}
 	guest_set_fake_reboot(g, reboot);
 	return guest_qmp(call, g, "system_powerdown", NULL, NULL);
 }
@@ -414,7 +427,7 @@ static void autostarted(struct guest *g, void *opaque, const struct err *err)
 
 static int autostart_one(struct guest *g, void *opaque)
 {
-	if (!g->autostart || guest_is_active(g))
+	if (!g->autostart || guest_is_active(g) || guest_unpack(g))
 		return 0;
 	g->busy = true;
 	guest_start(g, NULL, 0, autostarted, NULL);
@@ -460,7 +473,7 @@ const struct guest_binding lifecycle_guest_bindings[] = {
 	{ NULL, REMOTE_PROC_DOMAIN_SUSPEND, suspend, GUEST_JOB | GUEST_ACTIVE },
 	{ NULL, REMOTE_PROC_DOMAIN_RESUME, resume, GUEST_JOB | GUEST_ACTIVE },
 	{ NULL, REMOTE_PROC_DOMAIN_INJECT_NMI, inject_nmi, GUEST_JOB | GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_AUTOSTART, get_autostart, 0 },
+	{ NULL, REMOTE_PROC_DOMAIN_GET_AUTOSTART, get_autostart, GUEST_PACKED },
 	{ NULL, REMOTE_PROC_DOMAIN_SET_AUTOSTART, set_autostart, GUEST_JOB },
 	{ 0 },
 };

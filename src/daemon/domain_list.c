@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/guest.h"
+#include "daemon/guest_save.h"
 
 /* virConnectListAllDomainsFlags. A group of which nothing is asked for lets everything through. */
 enum {
@@ -37,14 +38,17 @@ bool list_matches(const struct guest *g, uint32_t flags)
 		uint32_t group, is;
 	} groups[] = {
 		{ LIST_ACTIVE | LIST_INACTIVE, guest_is_active(g) ? LIST_ACTIVE : LIST_INACTIVE },
-		{ LIST_PERSISTENT | LIST_TRANSIENT, g->config ? LIST_PERSISTENT : LIST_TRANSIENT },
+		{ LIST_PERSISTENT | LIST_TRANSIENT, guest_is_persistent(g) ? LIST_PERSISTENT : LIST_TRANSIENT },
 		{ LIST_RUNNING | LIST_PAUSED | LIST_SHUTOFF | LIST_OTHER, state_filter(g) },
-		{ LIST_MANAGEDSAVE | LIST_NO_MANAGEDSAVE, LIST_NO_MANAGEDSAVE },
+		{ LIST_MANAGEDSAVE | LIST_NO_MANAGEDSAVE,
+		  (flags & (LIST_MANAGEDSAVE | LIST_NO_MANAGEDSAVE)) && save_is_managed(g) ? LIST_MANAGEDSAVE : LIST_NO_MANAGEDSAVE },
 		{ LIST_AUTOSTART | LIST_NO_AUTOSTART, g->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART },
 		{ LIST_HAS_SNAPSHOT | LIST_NO_SNAPSHOT, LIST_NO_SNAPSHOT },
 		{ LIST_HAS_CHECKPOINT | LIST_NO_CHECKPOINT, LIST_NO_CHECKPOINT },
 	};
 
+	if (!guest_is_there(g))
+		return false;
 	for (unsigned n = 0; n < sizeof(groups) / sizeof(groups[0]); n++)
 		if ((flags & groups[n].group) && !(flags & groups[n].is))
 			return false;
@@ -54,6 +58,7 @@ bool list_matches(const struct guest *g, uint32_t flags)
 /* ---- Lists ----------------------------------------------------------------- */
 
 struct listing {
+	const struct rpc_call *call;
 	uint32_t flags;
 	unsigned n, max;
 	struct remote_domain *domains; /* one of these, or none: then they are only counted */
@@ -65,7 +70,7 @@ static int list_one(struct guest *g, void *opaque)
 {
 	struct listing *l = opaque;
 
-	if (!list_matches(g, l->flags))
+	if (!list_matches(g, l->flags) || !rpc_call_shows(l->call, g->name))
 		return 0;
 	if (l->n == l->max)
 		return 1;
@@ -81,6 +86,7 @@ static int list_one(struct guest *g, void *opaque)
 
 static int list(struct rpc_call *call, struct listing *l)
 {
+	l->call = call;
 	return guest_each(call_daemon(call), list_one, l) < 0 ? call_fail_memory(call) : 0;
 }
 

@@ -14,12 +14,19 @@ static int get_xml_desc(struct rpc_call *call, struct guest *g)
 {
 	uint32_t flags = ((struct remote_domain_get_xml_desc_args *)call->args)->flags;
 	struct remote_domain_get_xml_desc_ret *ret = call->ret;
-	const struct domain *def = guest_def(g);
+	const struct domain *def;
 	unsigned how = 0;
 	char *xml;
 
 	if (call_check_flags(call, flags, XML_SECURE | XML_INACTIVE | XML_UPDATE_CPU | XML_MIGRATABLE))
 		return -1;
+	if (g->packed && !guest_is_active(g)) { /* then it's off, and there is only one form */
+		ret->xml = arena_strdup(&call->arena, g->packed);
+		return ret->xml ? 0 : call_fail_memory(call);
+	}
+	if (guest_unpack(g))
+		return call_fail_memory(call);
+	def = guest_def(g);
 	if ((flags & (XML_INACTIVE | XML_MIGRATABLE)) && g->config)
 		def = g->config;
 	if (def == g->live && !(flags & (XML_INACTIVE | XML_MIGRATABLE)))
@@ -80,7 +87,7 @@ static int is_active(struct rpc_call *call, struct guest *g)
 
 static int is_persistent(struct rpc_call *call, struct guest *g)
 {
-	((struct remote_domain_is_persistent_ret *)call->ret)->persistent = g->config != NULL;
+	((struct remote_domain_is_persistent_ret *)call->ret)->persistent = guest_is_persistent(g);
 	return 0;
 }
 
@@ -115,11 +122,6 @@ static int get_job_stats(struct rpc_call *call, struct guest *g)
 static int abort_job(struct rpc_call *call, struct guest *g)
 {
 	return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "no job is active on the domain");
-}
-
-static int has_managed_save(struct rpc_call *call, struct guest *g)
-{
-	return call_check_flags(call, ((struct remote_domain_has_managed_save_image_args *)call->args)->flags, 0);
 }
 
 /* No guest has snapshots or checkpoints: the zeroed result says so. */
@@ -159,28 +161,6 @@ static int no_keyboard(struct rpc_call *call, struct guest *g)
 	return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_UNSUPPORTED, "the guest has no keyboard: it has only its serial console");
 }
 
-static int no_agent(struct rpc_call *call, struct guest *g)
-{
-	return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU guest agent is not configured");
-}
-
-/* virDomainInterfaceAddressesSource */
-enum { ADDRESSES_LEASE, ADDRESSES_AGENT, ADDRESSES_ARP };
-
-/* Leases are of networks, of which there are none. */
-static int interface_addresses(struct rpc_call *call, struct guest *g)
-{
-	const struct remote_domain_interface_addresses_args *args = call->args;
-
-	if (call_check_flags(call, args->flags, 0))
-		return -1;
-	if (args->source == ADDRESSES_AGENT)
-		return no_agent(call, g);
-	if (args->source > ADDRESSES_ARP)
-		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source %u", args->source);
-	return 0;
-}
-
 static int get_disk_errors(struct rpc_call *call, struct guest *g)
 {
 	return call_check_flags(call, ((struct remote_domain_get_disk_errors_args *)call->args)->flags, 0);
@@ -202,21 +182,19 @@ static int get_messages(struct rpc_call *call, struct guest *g)
 }
 
 const struct guest_binding query_bindings[] = {
-	{ NULL, REMOTE_PROC_DOMAIN_GET_XML_DESC, get_xml_desc, 0 },
+	{ NULL, REMOTE_PROC_DOMAIN_GET_XML_DESC, get_xml_desc, GUEST_PACKED },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_INFO, get_info, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_STATE, get_state, 0 },
+	{ NULL, REMOTE_PROC_DOMAIN_GET_STATE, get_state, GUEST_PACKED },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_MAX_MEMORY, get_max_memory, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_OS_TYPE, get_os_type, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_IS_ACTIVE, is_active, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_IS_PERSISTENT, is_persistent, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_IS_UPDATED, is_updated, 0 },
+	{ NULL, REMOTE_PROC_DOMAIN_GET_OS_TYPE, get_os_type, GUEST_PACKED },
+	{ NULL, REMOTE_PROC_DOMAIN_IS_ACTIVE, is_active, GUEST_PACKED },
+	{ NULL, REMOTE_PROC_DOMAIN_IS_PERSISTENT, is_persistent, GUEST_PACKED },
+	{ NULL, REMOTE_PROC_DOMAIN_IS_UPDATED, is_updated, GUEST_PACKED },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_CONTROL_INFO, get_control_info, GUEST_ACTIVE },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_JOB_INFO, get_job_info, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_JOB_STATS, get_job_stats, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_ABORT_JOB, abort_job, GUEST_ACTIVE },
 	{ NULL, REMOTE_PROC_DOMAIN_ABORT_JOB_FLAGS, abort_job, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_HAS_MANAGED_SAVE_IMAGE, has_managed_save, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_MANAGED_SAVE_REMOVE, none, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_SNAPSHOT_NUM, none, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_SNAPSHOT_LIST_NAMES, none, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_LIST_ALL_SNAPSHOTS, none, 0 },
@@ -230,23 +208,7 @@ const struct guest_binding query_bindings[] = {
 	{ NULL, REMOTE_PROC_DOMAIN_GET_DISK_ERRORS, get_disk_errors, GUEST_ACTIVE },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_SECURITY_LABEL, get_security_label, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_MESSAGES, get_messages, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_INTERFACE_ADDRESSES, interface_addresses, GUEST_ACTIVE },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_IOTHREAD_INFO, none, 0 },
 	{ NULL, REMOTE_PROC_DOMAIN_GET_LAUNCH_SECURITY_INFO, none, 0 },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_HOSTNAME, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_AUTHORIZED_SSH_KEYS_GET, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_AUTHORIZED_SSH_KEYS_SET, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_TIME, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_SET_TIME, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_FSINFO, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_FSTRIM, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_FSFREEZE, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_FSTHAW, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_GUEST_VCPUS, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_SET_GUEST_VCPUS, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_SET_USER_PASSWORD, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_GET_GUEST_INFO, no_agent, GUEST_ACTIVE },
-	{ NULL, REMOTE_PROC_DOMAIN_PM_SUSPEND_FOR_DURATION, no_agent, GUEST_ACTIVE },
-	{ &qemu_program, QEMU_PROC_DOMAIN_AGENT_COMMAND, no_agent, GUEST_ACTIVE },
 	{ 0 },
 };

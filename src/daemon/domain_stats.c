@@ -474,8 +474,10 @@ static int gather_guest(struct guest *g, void *opaque)
 	struct gather *all = opaque;
 	struct gather_one *o;
 
-	if (!list_matches(g, all->flags & STATS_FILTERS))
+	if (!list_matches(g, all->flags & STATS_FILTERS) || !rpc_call_shows(all->call, g->name))
 		return 0;
+	if (guest_unpack(g))
+		return 1;
 	o = calloc(1, sizeof(*o));
 	if (!o)
 		return 1;

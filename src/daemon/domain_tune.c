@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/confine_cgroup.h"
 #include "daemon/guest.h"
 #include "daemon/guest_tune.h"
 #include "daemon/proc_stat.h"
@@ -114,6 +115,7 @@ void tune_apply(struct guest *g)
 	unsigned bytes = cpumap_bytes();
 	uint8_t map[1024];
 
+	confine_cgroup_apply(g);
 	if (bytes > sizeof(map))
 		return;
 	for (int n = -1; n < (int)domain_vcpus_current(g->live); n++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The table of guests: found by name and by UUID without a search through all. */
 #include "daemon/guest.h"
+#include "daemon/guest_agent.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -38,6 +39,8 @@ struct guest *guest_new(struct daemon *d, const char *name, const uint8_t uuid[1
 	g->refs = 1;
 	g->id = -1;
 	g->state = STATE_SHUTOFF;
+	g->agent_timeout = AGENT_BLOCK;
+	g->restore_fd = -1;
 	g->waiting_end = &g->waiting;
 	memcpy(g->uuid, uuid, sizeof(g->uuid));
 	g->name = strdup(name);
@@ -58,8 +61,9 @@ void guest_put(struct guest *g)
 {
 	if (!g || --g->refs)
 		return;
+	guest_agent_free(g);
 	guest_run_free(g->run);
-	domain_free(g->config);
+	guest_set_config(g, NULL);
 	domain_free(g->live);
 	free(g->name);
 	free(g);
@@ -133,6 +137,7 @@ void guest_remove(struct guest *g)
 	*p = g->next_uuid;
 	t->count--;
 	g->listed = false;
+	guest_forget_recent(g);
 	guest_put(g);
 }
 

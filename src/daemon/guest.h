@@ -46,13 +46,19 @@ struct guest {
 	char *name;
 	uint8_t uuid[16];
 	int id;		       /* -1 while it's off */
-	struct domain *config; /* what a start takes; NULL: transient */
+	struct domain *config; /* what a start takes; NULL: transient, or packed */
+	char *packed;	       /* the same as text, while nobody works with it */
+	struct guest *newer, *older; /* guest_pack.c */
+	bool recent;
 	struct domain *live;   /* what runs; NULL while it's off */
 	struct guest_run *run; /* the process; NULL while it's off */
 	enum guest_state state;
 	int reason;
 	bool autostart, updated;
 	void *autodestroy;     /* the client that it ends with, or NULL */
+	int restore_fd;	       /* what its next start begins with, or -1; taken by guest_start() */
+	struct agent *agent;   /* guest_agent.c; NULL: nobody has asked it yet */
+	int agent_timeout;     /* seconds, or -2: as long as it takes */
 
 	bool busy;		 /* something changes it: others wait */
 	struct rpc_call *job;	 /* for whom; NULL: for the daemon itself */
@@ -64,7 +70,18 @@ static inline bool guest_is_active(const struct guest *g)
 	return g->id >= 0;
 }
 
-/* The definition that questions are answered from: the live one, or the configured. Never NULL. */
+static inline bool guest_is_persistent(const struct guest *g)
+{
+	return g->config || g->packed;
+}
+
+/* False: a transient guest whose start waits for a hook. Nobody sees it yet. */
+static inline bool guest_is_there(const struct guest *g)
+{
+	return g->live || guest_is_persistent(g);
+}
+
+/* The definition that questions are answered from: the live one, or the configured. Never NULL once guest_unpack() was called. */
 static inline struct domain *guest_def(const struct guest *g)
 {
 	return g->live ? g->live : g->config;
@@ -93,6 +110,16 @@ bool list_matches(const struct guest *g, uint32_t flags);
 /* How the guest goes over the wire; valid as long as the guest. */
 struct remote_domain guest_wire(const struct guest *g);
 
+/* ---- Packed definitions (guest_pack.c) ------------------------------------- */
+
+/* Before g->config is used, or guest_def(): calls about one guest have it done. 0 or -ENOMEM. */
+int guest_unpack(struct guest *g);
+/* Pack it unless it is in use. */
+void guest_pack(struct guest *g);
+void guest_forget_recent(struct guest *g); /* it leaves the table */
+/* Another configuration, which is taken, or none. */
+void guest_set_config(struct guest *g, struct domain *def);
+
 /* ---- Calls about one guest (guest_call.c) ---------------------------------- */
 
 /* As rpc_handler; the first member of the arguments is the domain, and `g` is it. */
@@ -101,6 +128,7 @@ typedef int (*guest_handler)(struct rpc_call *call, struct guest *g);
 enum {
 	GUEST_JOB = 1 << 0,    /* changes the guest: one such call at a time, others wait */
 	GUEST_ACTIVE = 1 << 1, /* refused unless it runs */
+	GUEST_PACKED = 1 << 2, /* needs no unpacked definition; g->config may be NULL for a persistent guest */
 };
 struct guest_binding {
 	const struct rpc_program *program; /* NULL: remote */
@@ -108,8 +136,8 @@ struct guest_binding {
 	guest_handler fn; /* NULL ends the table */
 	unsigned flags;
 };
-extern const struct guest_binding lifecycle_guest_bindings[], query_bindings[], config_bindings[], tune_bindings[],
-	device_bindings[], stats_guest_bindings[], console_bindings[], qemu_guest_bindings[];
+extern const struct guest_binding lifecycle_guest_bindings[], query_bindings[], config_bindings[], tune_bindings[], params_bindings[],
+	agent_bindings[], memory_bindings[], save_guest_bindings[], iotune_bindings[], block_bindings[], snapshot_bindings[], device_bindings[], stats_guest_bindings[], console_bindings[], qemu_guest_bindings[];
 void guest_bind(struct rpc_server *s, const struct guest_binding *b);
 
 /* The end of a call put off: answers it, ends its job and lets the next begin. `ret` is a handler's result. */
@@ -169,6 +197,8 @@ typedef void (*guest_started)(struct guest *g, void *opaque, const struct err *e
 void guest_start(struct guest *g, struct domain *def, unsigned flags, guest_started done, void *opaque);
 /* End the process. `done`, which may be NULL, is called when it's gone, or with an error if it won't go (graceful only). */
 void guest_kill(struct guest *g, bool graceful, guest_started done, void *opaque);
+/* The same at once, with a reason (SHUTOFF_*) and an event (STOPPED_*) of its own. */
+void guest_end_as(struct guest *g, int reason, int detail, guest_started done, void *opaque);
 /* A keel-vmm that an earlier keeld left. */
 void guest_reconnect(struct guest *g, pid_t pid, uint64_t start_time, const char *monitor, const char *tty);
 /* Forget the process; it goes on. Whoever waits for it is told. */
@@ -205,12 +235,14 @@ void event_rtc_change(struct guest *g, int64_t offset);
 void event_watchdog(struct guest *g, int action);
 void event_io_error(struct guest *g, const char *path, const char *alias, int action, const char *reason);
 void event_balloon_change(struct guest *g, uint64_t kib);
+void event_tray_change(struct guest *g, const char *alias, bool open);
 void event_device_added(struct guest *g, const char *alias);
 void event_device_removed(struct guest *g, const char *alias);
 void event_device_removal_failed(struct guest *g, const char *alias);
 void event_agent(struct guest *g, int state, int reason);
 void event_metadata_change(struct guest *g, int type, const char *uri);
 void event_tunable(struct guest *g, struct remote_typed_param *params, unsigned n);
+void event_block_job(struct guest *g, const char *path, const char *dst, int type, int status);
 void event_block_threshold(struct guest *g, const char *dev, const char *path, uint64_t threshold, uint64_t excess);
 /* QMP's own, for those who asked through the program qemu. */
 void event_monitor(struct guest *g, const char *name, int64_t seconds, uint32_t micros, json_t *data);

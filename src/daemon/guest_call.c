@@ -45,6 +45,8 @@ static int run(struct rpc_call *call, struct guest *g, const struct guest_bindin
 {
 	if ((b->flags & GUEST_ACTIVE) && !guest_is_active(g))
 		return refuse_inactive(call);
+	if (!(b->flags & GUEST_PACKED) && guest_unpack(g))
+		return call_fail_memory(call);
 	return b->fn(call, g);
 }
 
@@ -62,6 +64,8 @@ static int dispatch(struct rpc_call *call)
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_NO_DOMAIN, "no domain with matching uuid '%s' (%s)", uuid,
 				     dom->name);
 	}
+	if (!(b->flags & GUEST_JOB) && !guest_is_there(g))
+		return refuse_inactive(call);
 	if (!(b->flags & GUEST_JOB))
 		return run(call, g, b);
 	if (g->busy) {
@@ -208,7 +212,7 @@ int call_affect(struct rpc_call *call, const struct guest *g, uint32_t flags, bo
 		*(guest_is_active(g) ? live : config) = true;
 	if (*live && !guest_is_active(g))
 		return refuse_inactive(call);
-	if (*config && !g->config)
+	if (*config && !guest_is_persistent(g))
 		return rpc_call_fail(call, VIR_FROM_QEMU, VIR_ERR_OPERATION_INVALID, "transient domains do not have any persistent config");
 	return 0;
 }

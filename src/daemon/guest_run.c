@@ -10,8 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/confine.h"
 #include "daemon/guest.h"
+#include "daemon/guest_agent.h"
 #include "daemon/guest_devices.h"
+#include "daemon/guest_hooks.h"
 #include "daemon/guest_tune.h"
 #include "daemon/vmm_process.h"
 #include "util/log.h"
@@ -32,10 +35,14 @@ struct guest_run {
 	off_t log_start;
 	unsigned flags;	   /* START_* */
 	bool reconnecting; /* an earlier keeld started it */
+	bool settling;	   /* and it has not yet said how it is: calls that change it wait */
 	bool shut_down;	   /* the guest has powered off */
 	bool crashed;	   /* its kernel panicked */
 	bool destroying;
+	int end_reason, end_detail; /* what its end is, whatever brings it; 0: see why_it_ended() */
+	int restore_fd;	   /* its state comes from here first, or -1 */
 	bool ending; /* told to end, for whatever reason: what it says now is no news */
+	bool restored;	   /* it began with a saved state */
 	bool fake_reboot; /* the next power-off is a reboot */
 	struct timer *kill_timer;
 	bool graceful;
@@ -92,6 +99,8 @@ void guest_run_free(struct guest_run *r)
 	if (r->pidfd >= 0)
 		close(r->pidfd);
 	timer_free(r->kill_timer);
+	if (r->restore_fd >= 0)
+		close(r->restore_fd);
 	free(r->monitor);
 	free(r->tty);
 	free(r->tids);
@@ -105,6 +114,7 @@ void guest_abandon(struct guest *g)
 
 	if (!r)
 		return;
+	block_jobs_forget(g);
 	g->run = NULL;
 	err_set(&err, ECANCELED, "keeld ends");
 	if (r->started)
@@ -129,7 +139,10 @@ static void tell_started(struct guest *g, const struct err *err)
 
 static void why_it_ended(const struct guest_run *r, int *reason, int *detail)
 {
-	if (r->destroying) {
+	if (r->end_reason) {
+		*reason = r->end_reason;
+		*detail = r->end_detail;
+	} else if (r->destroying) {
 		*reason = SHUTOFF_DESTROYED;
 		*detail = STOPPED_DESTROYED;
 	} else if (r->crashed) {
@@ -151,11 +164,15 @@ static void ended(struct guest *g)
 	struct err err = ERR_INIT;
 	guest_started started = r->started, killed = r->killed;
 	void *started_opaque = r->started_opaque, *killed_opaque = r->killed_opaque;
+	bool settling;
 	int reason, detail;
 	char *words;
 
 	guest_get(g);
 	qmp_drain(r->qmp); /* what it said last */
+	guest_agent_guest_ended(g);
+	guest_agent_free(g);
+	block_jobs_forget(g);
 	why_it_ended(r, &reason, &detail);
 	if (started) {
 		words = vmm_last_words(g, r->log_start);
@@ -168,6 +185,9 @@ static void ended(struct guest *g)
 		log_line(LOG_WARN, "the process %d of the guest '%s' ended without a word", r->pid, g->name);
 	unlinkat(g->daemon->run_dir, r->monitor, 0);
 	store_delete_live(g);
+	confine_cleanup(g);
+	hook_guest(g, g->live, "stopped", "end", NULL, NULL);
+	hook_guest(g, g->live, "release", "end", NULL, NULL);
 	g->run = NULL;
 	domain_free(g->live);
 	g->live = NULL;
@@ -179,9 +199,13 @@ static void ended(struct guest *g)
 	if (r->stage == STAGE_RUNNING || r->reconnecting)
 		event_lifecycle(g, EVENT_STOPPED, detail);
 	g->id = -1;
-	if (!g->config)
+	if (!guest_is_persistent(g))
 		guest_remove(g);
+	guest_unpack(g); /* off: it may be packed when others need the room */
+	settling = r->settling;
 	guest_run_free(r);
+	if (settling)
+		guest_job_end(g);
 	if (started)
 		started(g, started_opaque, &err);
 	if (killed)
@@ -253,6 +277,22 @@ void guest_kill(struct guest *g, bool graceful, guest_started done, void *opaque
 	terminate(r);
 }
 
+void guest_end_as(struct guest *g, int reason, int detail, guest_started done, void *opaque)
+{
+	struct guest_run *r = g->run;
+
+	r->end_reason = reason;
+	r->end_detail = detail;
+	if (!r->killed) {
+		r->killed = done;
+		r->killed_opaque = opaque;
+		done = NULL;
+	}
+	terminate(r);
+	if (done)
+		done(g, opaque, NULL);
+}
+
 /* ---- Power-off, reboot, crash ---------------------------------------------- */
 
 static void begin_again(struct guest *g)
@@ -290,6 +330,7 @@ static void shutdown_event(struct guest *g, json_t *data)
 			action = DOM_ACTION_RESTART;
 	} else {
 		r->shut_down = true;
+		guest_agent_guest_ended(g);
 		guest_set_state(g, STATE_SHUTDOWN, SHUTDOWN_UNKNOWN);
 		event_lifecycle(g, EVENT_SHUTDOWN, !by_guest ? SHUTDOWN_EVENT_FINISHED : json_is_true(by_guest) ? SHUTDOWN_EVENT_GUEST
 														: SHUTDOWN_EVENT_HOST);
@@ -327,7 +368,9 @@ static void resume_event(struct guest *g)
 {
 	if (g->state == STATE_RUNNING)
 		return;
-	guest_set_state(g, STATE_RUNNING, g->run->stage == STAGE_RUNNING ? RUNNING_UNPAUSED : RUNNING_BOOTED);
+	guest_set_state(g, STATE_RUNNING, g->run->stage == STAGE_RUNNING ? RUNNING_UNPAUSED
+					: g->run->restored		? RUNNING_RESTORED
+									: RUNNING_BOOTED);
 	event_lifecycle(g, EVENT_RESUMED, RESUMED_UNPAUSED);
 	if (g->run->stage == STAGE_RUNNING && !guest_vcpu_tid(g, 0)) /* it was started paused: no vCPU has run before */
 		ask_cpus(g);
@@ -384,6 +427,12 @@ static void panicked_event(struct guest *g)
 	event_lifecycle(g, EVENT_CRASHED, CRASHED_EVENT_PANICKED);
 }
 
+static void reset_event(struct guest *g)
+{
+	guest_agent_guest_ended(g);
+	event_reboot(g);
+}
+
 static void on_event(void *opaque, const char *name, json_t *data, int64_t seconds, uint32_t micros)
 {
 	struct guest_run *r = opaque;
@@ -397,7 +446,7 @@ static void on_event(void *opaque, const char *name, json_t *data, int64_t secon
 	else if (!strcmp(name, "RESUME"))
 		resume_event(g);
 	else if (!strcmp(name, "RESET"))
-		event_reboot(g);
+		reset_event(g);
 	else if (!strcmp(name, "BALLOON_CHANGE"))
 		balloon_event(g, data);
 	else if (!strcmp(name, "RTC_CHANGE"))
@@ -406,6 +455,8 @@ static void on_event(void *opaque, const char *name, json_t *data, int64_t secon
 		watchdog_event(g, data);
 	else if (!strcmp(name, "BLOCK_IO_ERROR"))
 		io_error_event(g, data);
+	else if (!strcmp(name, "BLOCK_JOB_READY") || !strcmp(name, "BLOCK_JOB_COMPLETED") || !strcmp(name, "BLOCK_JOB_CANCELLED"))
+		block_jobs_event(g, name, data);
 	else if (!strcmp(name, "GUEST_PANICKED"))
 		panicked_event(g);
 	else if (!strcmp(name, "GUEST_CRASHLOADED"))
@@ -414,6 +465,8 @@ static void on_event(void *opaque, const char *name, json_t *data, int64_t secon
 		devices_deleted(g, json_string_value(json_object_get(data, "device")));
 	else if (!strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR"))
 		devices_unplug_failed(g, json_string_value(json_object_get(data, "device")));
+	else if (!strcmp(name, "DEVICE_TRAY_MOVED"))
+		devices_tray_moved(g, json_string_value(json_object_get(data, "id")), json_is_true(json_object_get(data, "tray-open")));
 	else if (!strcmp(name, "VSERPORT_CHANGE"))
 		devices_port_change(g, json_string_value(json_object_get(data, "id")), json_is_true(json_object_get(data, "open")));
 	guest_put(g);
@@ -441,7 +494,8 @@ static void remember_tids(struct guest_run *r, json_t *cpus)
 	r->tids = calloc(n + 1, sizeof(*r->tids));
 	r->ntids = r->tids ? n : 0;
 	for (unsigned i = 0; i < r->ntids; i++)
-		r->tids[i] = (pid_t)json_integer_value(json_object_get(json_array_get(cpus, i), "thread-id"));
+		r->tids[i] = confine_host_tid(
+			r->pid, (pid_t)json_integer_value(json_object_get(json_array_get(cpus, i), "thread-id")));
 }
 
 static void fail_start(struct guest *g, const char *what, const char *why)
@@ -454,6 +508,15 @@ static void fail_start(struct guest *g, const char *what, const char *why)
 	terminate(g->run);
 }
 
+/* A hook that refuses what has begun ends it. */
+static void hook_started(struct guest *g, void *opaque, const struct err *refused)
+{
+	(void)opaque;
+	tell_started(g, refused);
+	if (refused && g->run)
+		terminate(g->run);
+}
+
 static void cpus_known(void *opaque, json_t *ret, const char *error)
 {
 	struct guest *g = opaque;
@@ -464,7 +527,7 @@ static void cpus_known(void *opaque, json_t *ret, const char *error)
 		r->stage = STAGE_RUNNING;
 		tune_apply(g);
 		store_save_live(g);
-		tell_started(g, NULL);
+		hook_guest(g, g->live, "started", "begin", hook_started, NULL);
 	}
 	guest_put(g);
 }
@@ -489,13 +552,60 @@ static void continued(void *opaque, json_t *ret, const char *error)
 	guest_put(g);
 }
 
+static void throttled(void *opaque, json_t *ret, const char *error)
+{
+	struct guest *g = opaque;
+
+	if (g->run && !ret)
+		fail_start(g, "block_set_io_throttle", error);
+	guest_put(g);
+}
+
+static void throttle_disks(struct guest *g)
+{
+	const struct dom_devices *dev = g->live->devices;
+
+	for (unsigned n = 0; n < dev->disk.n; n++) {
+		const struct dom_disk *d = dev->disk.v[n];
+
+		if (d->iotune && !qmp_send(g->run->qmp, "block_set_io_throttle", iotune_arguments(d->info.alias, d->iotune), throttled,
+					   guest_get(g)))
+			guest_put(g); /* the monitor is gone: so is the start */
+	}
+}
+
+static void loaded(void *opaque, json_t *ret, const char *error)
+{
+	struct guest *g = opaque;
+
+	if (g->run && !ret)
+		fail_start(g, "load-state", error);
+	guest_put(g);
+}
+
+/* The machine is to be what it was; the commands after this one wait for it. */
+static void load_state(struct guest *g)
+{
+	struct guest_run *r = g->run;
+
+	if (qmp_send_fd(r->qmp, "getfd", json_pack("{s:s}", "fdname", "load"), r->restore_fd, NULL, NULL) &&
+	    !qmp_send(r->qmp, "load-state", json_pack("{s:s}", "protocol", "fd:load"), loaded, guest_get(g)))
+		guest_put(g);
+	close(r->restore_fd);
+	r->restore_fd = -1;
+	r->restored = true;
+}
+
 static void begin(struct guest *g)
 {
 	struct guest_run *r = g->run;
 	uint64_t current = domain_memory_current(g->live);
 
 	r->stage = STAGE_STARTING;
-	if (g->live->devices->memballoon && current < g->live->memory->kib)
+	throttle_disks(g);
+	if (r->restore_fd >= 0)
+		load_state(g);
+	else if (g->live->devices->memballoon && current < g->live->memory->kib)
 		qmp_send(r->qmp, "balloon", json_pack("{s:I}", "value", (json_int_t)(current * 1024)), NULL, NULL);
 	if (r->flags & START_PAUSED) {
 		guest_set_state(g, STATE_PAUSED, PAUSED_USER);
@@ -514,6 +624,7 @@ static void status_known(void *opaque, json_t *ret, const char *error)
 
 	if (g->run && status) {
 		g->run->stage = STAGE_RUNNING;
+		hook_guest(g, g->live, "reconnect", "begin", hook_started, NULL);
 		if (!strcmp(status, "running")) {
 			if (g->state != STATE_RUNNING)
 				guest_set_state(g, STATE_RUNNING, RUNNING_UNKNOWN);
@@ -525,6 +636,10 @@ static void status_known(void *opaque, json_t *ret, const char *error)
 		} else if (g->state != STATE_PAUSED) {
 			guest_set_state(g, STATE_PAUSED, PAUSED_UNKNOWN);
 		}
+	}
+	if (g->run && g->run->settling) {
+		g->run->settling = false;
+		guest_job_end(g);
 	}
 	guest_put(g);
 }
@@ -579,7 +694,7 @@ static int watch(struct guest *g, const struct spawned *s, const char *monitor, 
 		return err_set(err, ENOMEM, "no memory for a process");
 	}
 	*r = (struct guest_run){ .guest = g, .pid = s->pid, .start_time = s->start_time, .pidfd = s->pidfd,
-				 .log_start = s->log_start, .monitor = strdup(monitor) };
+				 .log_start = s->log_start, .monitor = strdup(monitor), .restore_fd = -1 };
 	r->exit_watch = loop_fd_add(loop, s->pidfd, EPOLLIN, exit_ready, r, err);
 	r->qmp = qmp_new_client(loop, s->monitor, &ops, r, err);
 	if (!r->monitor || !r->exit_watch || !r->qmp) {
@@ -602,51 +717,112 @@ static const char *first_tty(const struct domain *def)
 	return NULL;
 }
 
-void guest_start(struct guest *g, struct domain *def, unsigned flags, guest_started done, void *opaque)
+/* A start under way, while hooks run. */
+struct starting {
+	struct domain *def;
+	unsigned flags;
+	int restore_fd;
+	guest_started done;
+	void *opaque;
+};
+
+static void not_started(struct guest *g, struct starting *s, const struct err *err)
 {
+	guest_started done = s->done;
+	void *opaque = s->opaque;
+
+	g->id = -1;
+	g->state = STATE_SHUTOFF;
+	g->reason = SHUTOFF_FAILED;
+	if (s->def && s->def->id.set) {
+		hook_guest(g, s->def, "stopped", "end", NULL, NULL);
+		hook_guest(g, s->def, "release", "end", NULL, NULL);
+	}
+	domain_free(s->def);
+	if (s->restore_fd >= 0)
+		close(s->restore_fd);
+	free(s);
+	done(g, opaque, err);
+}
+
+/* All hooks agree. */
+static void start_process(struct guest *g, void *opaque, const struct err *refused)
+{
+	struct starting *st = opaque;
+	struct domain *def = st->def;
 	struct err err = ERR_INIT;
 	struct spawned s;
 	char monitor[32];
 	const char *tty;
+
+	if (refused) {
+		not_started(g, st, refused);
+		return;
+	}
+	g->id = (int)def->id.value;
+	snprintf(monitor, sizeof(monitor), "%d.monitor", g->id);
+	if (vmm_spawn(g, def, &s, &err)) {
+		not_started(g, st, &err);
+		return;
+	}
+	if (watch(g, &s, monitor, &err)) {
+		kill(s.pid, SIGKILL);
+		waitpid(s.pid, NULL, 0);
+		unlinkat(g->daemon->run_dir, monitor, 0);
+		not_started(g, st, &err);
+		return;
+	}
+	tty = first_tty(def);
+	g->run->tty = tty ? strdup(tty) : NULL;
+	g->run->flags = st->flags;
+	g->run->restore_fd = st->restore_fd;
+	g->run->started = st->done;
+	g->run->started_opaque = st->opaque;
+	g->live = def;
+	free(st);
+	guest_set_state(g, STATE_PAUSED, PAUSED_STARTING_UP);
+}
+
+static void prepared(struct guest *g, void *opaque, const struct err *refused)
+{
+	struct starting *s = opaque;
+
+	if (refused)
+		not_started(g, s, refused);
+	else
+		hook_guest(g, s->def, "start", "begin", start_process, s);
+}
+
+void guest_start(struct guest *g, struct domain *def, unsigned flags, guest_started done, void *opaque)
+{
+	struct starting *s = calloc(1, sizeof(*s));
+	struct err err = ERR_INIT;
 	int ret = 0;
 
 	if (!def)
 		def = domain_copy(g->config);
-	if (!def)
+	if (!def || !s)
 		ret = err_set(&err, ENOMEM, "no memory to start '%s'", g->name);
 	if (!ret)
 		ret = domain_check(def, &g->daemon->caps, &err);
 	if (!ret)
 		ret = domain_fill_aliases(def, &err);
-	if (!ret) {
-		g->id = ++g->daemon->guests.last_id;
-		def->id = (struct opt32){ .value = g->id, .set = true };
-		snprintf(monitor, sizeof(monitor), "%d.monitor", g->id);
-		ret = vmm_spawn(g, def, &s, &err);
-	}
-	if (!ret) {
-		ret = watch(g, &s, monitor, &err);
-		if (ret) {
-			kill(s.pid, SIGKILL);
-			waitpid(s.pid, NULL, 0);
-			unlinkat(g->daemon->run_dir, monitor, 0);
-		}
-	}
-	if (ret) {
-		g->id = -1;
+	if (!s) {
 		domain_free(def);
-		g->state = STATE_SHUTOFF;
-		g->reason = SHUTOFF_FAILED;
+		if (g->restore_fd >= 0)
+			close(g->restore_fd);
+		g->restore_fd = -1;
 		done(g, opaque, &err);
 		return;
 	}
-	tty = first_tty(def);
-	g->run->tty = tty ? strdup(tty) : NULL;
-	g->run->flags = flags;
-	g->run->started = done;
-	g->run->started_opaque = opaque;
-	g->live = def;
-	guest_set_state(g, STATE_PAUSED, PAUSED_STARTING_UP);
+	*s = (struct starting){ .def = def, .flags = flags, .restore_fd = g->restore_fd, .done = done, .opaque = opaque };
+	g->restore_fd = -1;
+	if (ret) {
+		not_started(g, s, &err);
+		return;
+	}
+	def->id = (struct opt32){ .value = ++g->daemon->guests.last_id, .set = true };
+	hook_guest(g, def, "prepare", "begin", prepared, s);
 }
 
 void guest_reconnect(struct guest *g, pid_t pid, uint64_t start_time, const char *monitor, const char *tty)
@@ -657,7 +833,7 @@ void guest_reconnect(struct guest *g, pid_t pid, uint64_t start_time, const char
 	if (s.pidfd >= 0)
 		s.monitor = vmm_connect(g->daemon, monitor, &err);
 	if (s.monitor >= 0 && !watch(g, &s, monitor, &err)) {
-		g->run->reconnecting = true;
+		g->run->reconnecting = g->run->settling = g->busy = true;
 		g->run->tty = tty ? strdup(tty) : NULL;
 		return;
 	}
@@ -669,11 +845,12 @@ void guest_reconnect(struct guest *g, pid_t pid, uint64_t start_time, const char
 	log_line(LOG_WARN, "the guest '%s' ended while no keeld ran", g->name);
 	unlinkat(g->daemon->run_dir, monitor, 0);
 	store_delete_live(g);
+	confine_cleanup(g);
 	domain_free(g->live);
 	g->live = NULL;
 	g->id = -1;
 	g->state = STATE_SHUTOFF;
 	g->reason = SHUTOFF_CRASHED;
-	if (!g->config)
+	if (!guest_is_persistent(g))
 		guest_remove(g);
 }

@@ -225,10 +225,11 @@ static int load_config(struct daemon *d, const char *file, struct err *err)
 		err_set(err, ENOMEM, "no memory");
 		goto out;
 	}
+	guest_put(g); /* the table has it */
 	g->config = def;
-	def = NULL;
 	g->autostart = !faccessat(d->autostart_dir, file, F_OK, 0);
-	ret = 0;
+	guest_pack(g);
+	return 0;
 out:
 	guest_put(g);
 	domain_free(def);

@@ -46,7 +46,10 @@ int host_init(struct daemon *d, struct err *err)
 	if (!d->vmm)
 		return err_set(err, ENOMEM, "no memory for a path");
 	domain_caps_init(&d->caps);
-	d->caps.devices |= 1ull << DOM_CAN_VIRTIO_SCSI | 1ull << DOM_CAN_CDROM;
+	d->caps.devices |= 1ull << DOM_CAN_VIRTIO_SCSI | 1ull << DOM_CAN_CDROM | 1ull << DOM_CAN_IOTUNE |
+			  1ull << DOM_CAN_DISK_ERRORS;
+	if (d->cgroups.dir[CG_CPU] && d->cgroups.dir[CG_MEMORY] && d->cgroups.dir[CG_BLKIO])
+		d->caps.devices |= 1ull << DOM_CAN_TUNE;
 	if (d->privileged)
 		d->caps.devices |= 1ull << DOM_CAN_NET_TAP;
 	engine_probe_kvm(&probe);

@@ -320,6 +320,14 @@ static struct pool *pool_of(struct rpc_call *call)
 	return NULL;
 }
 
+const char *pools_name(const struct daemon *d, const uint8_t uuid[16])
+{
+	for (const struct pool *p = d->pools; p; p = p->next)
+		if (!memcmp(p->uuid, uuid, 16))
+			return p->name;
+	return NULL;
+}
+
 static struct pool *active_pool(struct rpc_call *call)
 {
 	struct pool *p = pool_of(call);
@@ -524,7 +532,7 @@ static int list_all(struct rpc_call *call)
 	if (call_check_flags(call, args->flags, POOLS_ALL))
 		return -1;
 	for (struct pool *p = call_daemon(call)->pools; p; p = p->next)
-		n += matches(p, args->flags);
+		n += matches(p, args->flags) && rpc_call_shows(call, p->name);
 	ret->ret = n;
 	if (!args->need_results)
 		return 0;
@@ -532,7 +540,7 @@ static int list_all(struct rpc_call *call)
 	if (!ret->pools)
 		return call_fail_memory(call);
 	for (struct pool *p = call_daemon(call)->pools; p; p = p->next)
-		if (matches(p, args->flags))
+		if (matches(p, args->flags) && rpc_call_shows(call, p->name))
 			ret->pools[ret->pools_len++] = wire(p);
 	return 0;
 }
@@ -542,7 +550,7 @@ static int num_of(struct rpc_call *call, bool active)
 	unsigned n = 0;
 
 	for (struct pool *p = call_daemon(call)->pools; p; p = p->next)
-		n += p->active == active;
+		n += p->active == active && rpc_call_shows(call, p->name);
 	((struct remote_connect_num_of_storage_pools_ret *)call->ret)->num = (int32_t)n;
 	return 0;
 }
@@ -570,7 +578,7 @@ static int list_names(struct rpc_call *call, bool active)
 	if (!ret->names)
 		return call_fail_memory(call);
 	for (struct pool *p = call_daemon(call)->pools; p && (int32_t)ret->names_len < most; p = p->next)
-		if (p->active == active)
+		if (p->active == active && rpc_call_shows(call, p->name))
 			ret->names[ret->names_len++] = p->name;
 	return 0;
 }
@@ -655,7 +663,7 @@ static int list_volumes(struct rpc_call *call, const struct pool *p, struct remo
 		return v ? rpc_call_fail(call, VIR_FROM_STORAGE, VIR_ERR_SYSTEM_ERROR, "cannot open path '%s': %s", p->path, strerror(errno))
 			 : call_fail_memory(call);
 	for (*n = 0; !ret && *n < VOLUMES_MAX && (e = readdir(dir));)
-		if (is_volume(p, e->d_name))
+		if (is_volume(p, e->d_name) && rpc_call_shows(call, e->d_name))
 			ret = fill_volume(call, &v[(*n)++], p, e->d_name);
 	closedir(dir);
 	*list = v;

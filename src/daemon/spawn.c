@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +18,11 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define ARGS_MAX 256
-#define PASSED_MAX 32
+#include "daemon/confine.h"
+#include "util/tap_host.h"
+
+#define ARGS_MAX 1536
+#define PASSED_MAX 640
 
 /* A command line under construction. Descriptors named in it are passed on, then closed here. */
 struct command {
@@ -61,6 +63,29 @@ static void command_free(struct command *c)
 		free(c->argv[--c->argc]);
 	while (c->npassed)
 		close(c->passed[--c->npassed]);
+}
+
+/* Files that are open stand for their paths in the new process. Takes them. */
+static void pass_files(struct command *c, struct confine_files *f)
+{
+	for (unsigned n = 0; n < f->n; n++) {
+		int fd = pass(c, f->v[n].fd);
+
+		add(c, "--fd");
+		add(c, "%d=%s", fd, f->v[n].path);
+		free(f->v[n].path);
+	}
+	free(f->v);
+	*f = (struct confine_files){ 0 };
+}
+
+static int pass_file(struct command *c, const char *path, int flags, struct err *err)
+{
+	struct confine_files f = { 0 };
+	int ret = confine_file_open(&f, path, flags, err);
+
+	pass_files(c, &f);
+	return ret;
 }
 
 /* A value in a list of settings: a comma in it is written twice. The result is malloced. */
@@ -137,6 +162,7 @@ static int back_end(struct command *c, struct dom_chr *chr, char text[PATH_MAX],
 {
 	struct dom_chr_source *s = chr_source(chr);
 	int master = -1, opens = -1, ret;
+	struct confine_files f = { 0 };
 	char path[64];
 
 	if (!s)
@@ -156,13 +182,15 @@ static int back_end(struct command *c, struct dom_chr *chr, char text[PATH_MAX],
 	case DOM_CHR_FILE:
 		if (!s->path || snprintf(text, PATH_MAX, "file:%s", s->path) >= PATH_MAX)
 			return err_set(err, EINVAL, "a character device of type 'file' needs a path");
-		return 0;
+		return pass_file(c, s->path, O_WRONLY | O_CREAT | O_TRUNC, err);
 	case DOM_CHR_UNIX:
 		if (!s->path || (s->mode && strcmp(s->mode, "bind")))
 			return err_set(err, ENOTSUP, "a character device of type 'unix' needs mode='bind' and a path");
 		if (snprintf(text, PATH_MAX, "unix:%s", s->path) >= PATH_MAX)
 			return err_set(err, ENAMETOOLONG, "the path of a character device is too long");
-		return 0;
+		ret = confine_socket_listen(&f, s->path, err);
+		pass_files(c, &f);
+		return ret;
 	default:
 		return err_set(err, ENOTSUP, "only the types pty, file, unix and null of character devices are possible");
 	}
@@ -265,19 +293,59 @@ static const char *cache_name(const struct dom_disk *disk)
 	}
 }
 
-static int add_disk(struct command *c, const struct dom_disk *disk, struct err *err)
+/* More settings of the --disk that was just added. */
+static void append(struct command *c, const char *key, const char *value)
+{
+	char *longer;
+
+	if (c->failed || asprintf(&longer, "%s,%s=%s", c->argv[c->argc - 1], key, value) < 0) {
+		c->failed = true;
+		return;
+	}
+	free(c->argv[c->argc - 1]);
+	c->argv[c->argc - 1] = longer;
+}
+
+static void add_disk_driver(struct command *c, const struct dom_disk *disk)
+{
+	static const char *const actions[] = { [DOM_ERROR_STOP] = "stop", [DOM_ERROR_REPORT] = "report", [DOM_ERROR_IGNORE] = "ignore",
+					       [DOM_ERROR_ENOSPACE] = "enospc" };
+	const struct dom_disk_driver *d = disk->driver;
+	char number[16];
+
+	if (!d)
+		return;
+	if (d->error_policy)
+		append(c, "werror", actions[d->error_policy]);
+	if (d->rerror_policy || (d->error_policy && d->error_policy != DOM_ERROR_ENOSPACE)) /* one policy is for both */
+		append(c, "rerror", actions[d->rerror_policy ? d->rerror_policy : d->error_policy]);
+	if (d->queues.set && disk->target->bus == DOM_BUS_VIRTIO) {
+		snprintf(number, sizeof(number), "%u", d->queues.value);
+		append(c, "queues", number);
+	}
+}
+
+static int add_disk(struct command *c, const struct guest *g, const struct dom_disk *disk, struct err *err)
 {
 	const char *path = disk->source ? disk->source->file ? disk->source->file : disk->source->dev : NULL;
 	const char *format = disk->driver && disk->driver->type ? disk->driver->type : "raw";
-	char *p, *serial = disk->serial ? setting(c, disk->serial) : NULL;
+	char *p, *serial;
+	struct confine_files f = { 0 };
+	int ret;
 
 	if (!path)
 		return err_set(err, ENOTSUP, "the disk '%s' is neither a file nor a block device", disk->target->dev);
+	ret = confine_disk_open(&f, g, disk, err);
+	pass_files(c, &f);
+	if (ret)
+		return ret;
+	serial = disk->serial ? setting(c, disk->serial) : NULL;
 	p = setting(c, path);
 	add(c, "--disk");
 	add(c, "file=%s,format=%s,cache=%s,id=%s%s%s%s%s%s", p ? p : "", format, cache_name(disk), disk->info.alias,
 	    disk->readonly && disk->device != DOM_DISK_CDROM ? ",readonly=on" : "", disk->target->bus == DOM_BUS_SCSI ? ",bus=scsi" : "",
 	    disk->device == DOM_DISK_CDROM ? ",media=cdrom" : "", serial ? ",serial=" : "", serial ? serial : "");
+	add_disk_driver(c, disk);
 	free(p);
 	free(serial);
 	return 0;
@@ -304,37 +372,87 @@ static int name_tap(struct dom_interface *nic)
 	return nic->target->dev ? 0 : -ENOMEM;
 }
 
-static int add_interface(struct command *c, struct dom_interface *nic, struct err *err)
+/* The host's end: an interface of its own, in the bridge. */
+static int open_tap(struct command *c, const struct dom_interface *nic, int *mtu, struct err *err)
+{
+	struct tap_host tap = { .what = "interface", .ifname = nic->target->dev, .bridge = nic->source->bridge };
+	int ret = tap_host_open(&tap, err);
+
+	*mtu = ret ? 0 : tap_host_mtu(nic->target->dev);
+	return ret ? ret : pass(c, tap.fd[0]);
+}
+
+static int add_bridge(struct command *c, struct dom_interface *nic, struct err *err)
 {
 	const uint8_t *m = nic->mac->address.bytes;
+	int mtu, fd;
 
-	if (nic->type != DOM_NET_USER && nic->type != DOM_NET_BRIDGE)
-		return err_set(err, ENOTSUP, "only interfaces of the types 'user' and 'bridge' are possible yet");
-	if (nic->type == DOM_NET_BRIDGE) {
-		if (!nic->source || !nic->source->bridge)
-			return err_set(err, ENOTSUP, "an interface of type 'bridge' needs <source bridge=.../>");
-		if (name_tap(nic))
-			return err_set(err, ENOMEM, "no memory for an interface");
-	}
+	if (!nic->source || !nic->source->bridge)
+		return err_set(err, ENOTSUP, "an interface of type 'bridge' needs <source bridge=.../>");
+	if (name_tap(nic))
+		return err_set(err, ENOMEM, "no memory for an interface");
+	fd = open_tap(c, nic, &mtu, err);
+	if (fd < 0)
+		return err->code ? -err->code : err_set(err, ENOMEM, "too many interfaces");
 	add(c, "--net");
-	if (nic->type == DOM_NET_BRIDGE)
-		add(c, "tap,br=%s,ifname=%s,id=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", nic->source->bridge, nic->target->dev,
-		    nic->info.alias, m[0], m[1], m[2], m[3], m[4], m[5]);
-	else
-		add(c, "user,id=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", nic->info.alias, m[0], m[1], m[2], m[3], m[4], m[5]);
+	/* From inside, the interface's own length of frames is not to be seen. */
+	add(c, "tap,fd=%d,id=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x,mtu=%d", fd, nic->info.alias, m[0], m[1], m[2], m[3], m[4], m[5],
+	    mtu > 0 ? mtu : 1500);
 	return 0;
 }
 
-static unsigned root_ports(const struct domain *def)
+static int add_user(struct command *c, const struct guest *g, struct dom_interface *nic, struct err *err)
 {
-	unsigned n = 0;
+	const uint8_t *m = nic->mac->address.bytes;
+	struct confine_files f = { 0 };
+	char name[80];
+	int fd = confine_passt_start(g, err);
 
-	for (unsigned i = 0; i < def->devices->controller.n; i++) {
-		const struct dom_controller *con = def->devices->controller.v[i];
+	if (fd < 0)
+		return fd;
+	snprintf(name, sizeof(name), "passt:%.60s", nic->info.alias);
+	if (confine_file_add(&f, name, fd, err))
+		return -err->code;
+	pass_files(c, &f);
+	add(c, "--net");
+	add(c, "stream,path=%s,id=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", name, nic->info.alias, m[0], m[1], m[2], m[3], m[4], m[5]);
+	return 0;
+}
 
-		n += con->type == DOM_CONTROLLER_PCI && con->model && !strcmp(con->model, "pcie-root-port");
+static int add_interface(struct command *c, const struct guest *g, struct dom_interface *nic, struct err *err)
+{
+	if (nic->type == DOM_NET_BRIDGE)
+		return add_bridge(c, nic, err);
+	if (nic->type == DOM_NET_USER)
+		return add_user(c, g, nic, err);
+	return err_set(err, ENOTSUP, "only interfaces of the types 'user' and 'bridge' are possible yet");
+}
+
+/* Root ports, and which of the guest's devices is where. */
+static int add_place(const struct domain_device *dev, void *opaque)
+{
+	const struct dom_info *info = domain_device_info(dev);
+	const struct dom_address *a = info ? info->address : NULL;
+	const struct dom_controller *con = dev->kind == DOM_DEV_CONTROLLER ? dev->dev : NULL;
+	struct command *c = opaque;
+	const char *id = info ? info->alias : NULL;
+	char bus[16] = "pcie.0";
+
+	if (!a || a->type != DOM_ADDRESS_PCI || !id)
+		return 0;
+	if (con && con->type == DOM_CONTROLLER_PCI) {
+		add(c, "--device");
+		add(c, "pcie-root-port,id=%s,slot=%u", id, con->index.value);
+	} else if (con && con->type == DOM_CONTROLLER_VIRTIO_SERIAL) {
+		id = "console0";
+	} else if (con && con->type != DOM_CONTROLLER_SCSI) {
+		return 0; /* with nothing on it */
 	}
-	return n < 16 ? n : 16;
+	if (a->bus)
+		snprintf(bus, sizeof(bus), "pci.%u", a->bus);
+	add(c, "--place");
+	add(c, "%s=%s:%x.%x", id, bus, a->slot, a->function);
+	return 0;
 }
 
 static int add_devices(struct command *c, const struct guest *g, struct domain *def, struct err *err)
@@ -343,9 +461,9 @@ static int add_devices(struct command *c, const struct guest *g, struct domain *
 	int ret = 0;
 
 	for (unsigned n = 0; n < dev->disk.n && !ret; n++)
-		ret = add_disk(c, dev->disk.v[n], err);
+		ret = add_disk(c, g, dev->disk.v[n], err);
 	for (unsigned n = 0; n < dev->interface.n && !ret; n++)
-		ret = add_interface(c, dev->interface.v[n], err);
+		ret = add_interface(c, g, dev->interface.v[n], err);
 	if (!ret)
 		ret = add_chars(c, def, err);
 	for (unsigned n = 0; n < dev->channel.n && !ret; n++)
@@ -356,11 +474,7 @@ static int add_devices(struct command *c, const struct guest *g, struct domain *
 		add(c, "--no-balloon");
 	if (!dev->panic.n)
 		add(c, "--no-pvpanic");
-	if (root_ports(def)) {
-		add(c, "--root-ports");
-		add(c, "%u", root_ports(def));
-	}
-	return ret;
+	return ret ? ret : domain_device_each(def, add_place, c);
 }
 
 static int add_boot(const struct daemon *d, struct command *c, const struct domain *def, struct err *err)
@@ -370,7 +484,14 @@ static int add_boot(const struct daemon *d, struct command *c, const struct doma
 			       : os->firmware_auto == DOM_FIRMWARE_EFI ? d->caps.firmware_efi
 								       : d->caps.firmware_bios;
 
+	int ret;
+
 	if (os->kernel) {
+		ret = pass_file(c, os->kernel, O_RDONLY, err);
+		if (!ret && os->initrd)
+			ret = pass_file(c, os->initrd, O_RDONLY, err);
+		if (ret)
+			return ret;
 		add(c, "--kernel");
 		add(c, "%s", os->kernel);
 		if (os->initrd) {
@@ -387,7 +508,25 @@ static int add_boot(const struct daemon *d, struct command *c, const struct doma
 		return err_set(err, ENOENT, "no firmware is installed: install the package seabios or give <kernel>");
 	add(c, "--firmware");
 	add(c, "%s", firmware);
-	return 0;
+	return pass_file(c, firmware, O_RDONLY, err);
+}
+
+/* First of all, so that it holds before anything else is read. */
+static int add_sandbox(struct command *c, const struct guest *g, const struct domain *def, struct err *err)
+{
+	uid_t uid = 0;
+	char text[64];
+	int lock = confine_reserve_user(g->daemon, g->id, &uid);
+
+	if (lock >= 0)
+		pass(c, lock);
+	else if (g->daemon->privileged && !g->daemon->confine.off)
+		return err_set(err, EUSERS, "there is no free user for '%s'", g->name);
+	confine_option(g->daemon, uid, text, sizeof(text));
+	add(c, "--sandbox");
+	/* The soft engine's native tier starts processes of its own. */
+	add(c, "%s%s", text, def->type == DOM_VIRT_KVM || g->daemon->confine.off ? "" : ",native");
+	return def->type == DOM_VIRT_KVM ? pass_file(c, "/dev/kvm", O_RDWR, err) : 0;
 }
 
 static int build(struct command *c, struct guest *g, struct domain *def, int monitor, struct err *err)
@@ -398,6 +537,9 @@ static int build(struct command *c, struct guest *g, struct domain *def, int mon
 
 	uuid_text(g->uuid, uuid);
 	add(c, "%s", def->devices->emulator ? def->devices->emulator : d->vmm);
+	ret = add_sandbox(c, g, def, err);
+	if (ret)
+		return ret;
 	add(c, "--name");
 	add(c, "%s", g->name);
 	add(c, "--uuid");
@@ -506,7 +648,7 @@ int vmm_find(pid_t pid, uint64_t start_time)
 	return -ESRCH;
 }
 
-static int open_log(const struct guest *g, struct err *err)
+int vmm_open_log(const struct guest *g, struct err *err)
 {
 	char name[NAME_MAX + 1];
 	int fd;
@@ -520,7 +662,7 @@ static int open_log(const struct guest *g, struct err *err)
 char *vmm_last_words(const struct guest *g, off_t log_start)
 {
 	char text[2048], *line, *end;
-	int fd = open_log(g, NULL);
+	int fd = vmm_open_log(g, NULL);
 	off_t size;
 	ssize_t n;
 
@@ -548,55 +690,35 @@ static void log_start(int log, const struct command *c)
 	dprintf(log, "\n");
 }
 
-/* A session of its own, so that no signal of keeld's terminal reaches it; it does not end with keeld. */
-static int launch(struct command *c, int log, pid_t *pid)
+/* sVirt: the label of the definition, if it has one for what this host has. */
+static const char *label_of(const struct guest *g, const struct domain *def)
 {
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t none, all;
-	char *env[] = { "LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL };
-	int ret;
+	static const char *const models[] = { [LSM_SELINUX] = "selinux", [LSM_APPARMOR] = "apparmor" };
 
-	sigemptyset(&none);
-	sigfillset(&all);
-	posix_spawn_file_actions_init(&files);
-	posix_spawnattr_init(&attr);
-	posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDWR, 0);
-	posix_spawn_file_actions_adddup2(&files, log, 1);
-	posix_spawn_file_actions_adddup2(&files, log, 2);
-	for (unsigned n = 0; n < c->npassed; n++)
-		posix_spawn_file_actions_adddup2(&files, c->passed[n], c->passed[n]); /* the same: it stays open */
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setsigdefault(&attr, &all);
-	ret = posix_spawn(pid, c->argv[0], &files, &attr, c->argv, env);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&files);
-	return ret;
+	for (unsigned n = 0; n < def->seclabel.n && g->daemon->confine.lsm != LSM_NONE; n++) {
+		const struct dom_seclabel *l = def->seclabel.v[n];
+
+		if (l->label && (!l->model || !strcmp(l->model, models[g->daemon->confine.lsm])))
+			return l->label;
+	}
+	return NULL;
 }
 
-static int run(struct guest *g, struct command *c, struct spawned *out, struct err *err)
+static int run(struct guest *g, const struct domain *def, struct command *c, struct spawned *out, struct err *err)
 {
-	int log = open_log(g, err), code;
+	int log = vmm_open_log(g, err), ret;
+	struct confine_launch l = { .argv = c->argv, .fds = c->passed, .nfds = c->npassed, .log = log,
+				    .vcpus = def->vcpu->max, .label = label_of(g, def) };
 
 	if (log < 0)
 		return log;
 	log_start(log, c);
 	out->log_start = lseek(log, 0, SEEK_END);
-	code = launch(c, log, &out->pid);
+	ret = confine_launch(g, &l, &out->pid, &out->pidfd, err);
 	close(log);
-	if (code)
-		return err_set_errno(err, code, "cannot execute binary %s", c->argv[0]);
-	out->pidfd = (int)syscall(SYS_pidfd_open, out->pid, 0);
-	if (out->pidfd < 0) {
-		code = errno;
-		kill(out->pid, SIGKILL);
-		waitpid(out->pid, NULL, 0);
-		return err_set_errno(err, code, "cannot watch the process %d", out->pid);
-	}
-	fcntl(out->pidfd, F_SETFD, FD_CLOEXEC);
-	out->start_time = start_time_of(out->pid);
-	return 0;
+	if (!ret)
+		out->start_time = start_time_of(out->pid);
+	return ret;
 }
 
 int vmm_spawn(struct guest *g, struct domain *def, struct spawned *out, struct err *err)
@@ -614,7 +736,7 @@ int vmm_spawn(struct guest *g, struct domain *def, struct spawned *out, struct e
 	if (!ret) {
 		/* It listens already: the connection waits until the machine is built. */
 		out->monitor = vmm_connect(g->daemon, name, err);
-		ret = out->monitor < 0 ? out->monitor : run(g, &c, out, err);
+		ret = out->monitor < 0 ? out->monitor : run(g, def, &c, out, err);
 	}
 	command_free(&c);
 	if (ret) {

@@ -19,6 +19,8 @@ struct spawned {
  * into def. 0, or a negative errno and nothing is left.
  */
 int vmm_spawn(struct guest *g, struct domain *def, struct spawned *out, struct err *err);
+/* Where the process says what goes wrong; opened for appending. A descriptor or a negative errno. */
+int vmm_open_log(const struct guest *g, struct err *err);
 /* A connection to the monitor of a process that runs already; a descriptor or a negative errno. */
 int vmm_connect(const struct daemon *d, const char *monitor, struct err *err);
 /* Is it this process still? A pidfd, or a negative errno. */

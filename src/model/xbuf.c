@@ -43,17 +43,21 @@ void xbuf_puts(struct xbuf *b, const char *text)
 static void add_formatted(struct xbuf *b, const char *fmt, va_list args)
 {
 	va_list again;
+	size_t room;
 	int n;
 
-	va_copy(again, args);
-	n = vsnprintf(NULL, 0, fmt, again);
-	va_end(again);
-	if (n < 0 || !reserve(b, n)) {
-		b->failed = true;
+	if (!reserve(b, 128)) /* enough, mostly */
 		return;
-	}
-	vsnprintf(b->s + b->len, n + 1, fmt, args);
-	b->len += n;
+	room = b->room - b->len;
+	va_copy(again, args);
+	n = vsnprintf(b->s + b->len, room, fmt, again);
+	va_end(again);
+	if (n >= 0 && (size_t)n >= room && reserve(b, n))
+		n = vsnprintf(b->s + b->len, n + 1, fmt, args);
+	if (n < 0)
+		b->failed = true;
+	if (!b->failed)
+		b->len += n;
 }
 
 void xbuf_printf(struct xbuf *b, const char *fmt, ...)

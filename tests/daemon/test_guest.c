@@ -79,8 +79,12 @@ static void table_finds_what_is_in_it(void **state)
 static void filters_are_libvirts(void **state)
 {
 	/* Each group lets through what it names, or all if it names none. */
-	struct guest g = { .id = 3, .state = STATE_PAUSED, .autostart = true };
+	struct domain live = { 0 };
+	struct daemon d = { .root = "/nonexistent" }; /* a managed save would lie there */
+	struct guest g = { .id = 3, .state = STATE_PAUSED, .autostart = true, .daemon = &d, .name = "g" };
 
+	assert_false(list_matches(&g, 0)); /* its start waits for a hook */
+	g.live = &live;
 	assert_true(list_matches(&g, 0));
 	assert_true(list_matches(&g, 1 | 8 | 32 | 1024 | 512 | 8192));
 	assert_true(list_matches(&g, 1 | 2));

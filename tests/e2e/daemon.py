@@ -27,11 +27,11 @@ def virsh(uri, *args, readonly=False, stdin=""):
 
 
 class Keeld:
-    def __init__(self, root):
+    def __init__(self, root, *options, program=BUILD / "bin/keeld"):
         self.root = root
         for name in ("libvirt-sock", "libvirt-sock-ro"):  # of one that was killed
             (root / "run" / name).unlink(missing_ok=True)
-        self.process = subprocess.Popen([BUILD / "bin/keeld", "--root", root], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([program, "--root", root, *options], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.path = root / "run/libvirt-sock"
         wait_for(root / "run/libvirt-sock-ro", self.process)

@@ -2,10 +2,12 @@
 """Devices that come and go, figures, memory, pinning, consoles and QMP of guests under stock clients."""
 import json
 import os
+import pathlib
 import pty
 import shutil
 import subprocess
 import time
+from xml.etree import ElementTree
 
 import pytest
 
@@ -26,7 +28,7 @@ def keeld(tmp_path_factory):
     path = tmp_path_factory.mktemp("v")
     k = Keeld(path / "root")
     k.scratch = path
-    for name in ("a", "b"):
+    for name in ("a", "b", "c", "d", "e"):
         with open(path / f"{name}.img", "wb") as f:
             f.truncate(16 << 20)
     yield k
@@ -123,7 +125,7 @@ def test_live_devices(keeld, conn, booted):
     assert d.blockInfo("vdb")[0] == 16 << 20
     d.blockResize("vdb", 32 << 20, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
     assert d.blockInfo("vdb")[0] == 32 << 20
-    fails(libvirt.VIR_ERR_INTERNAL_ERROR, d.attachDeviceFlags, disk(keeld, "missing", "vdc"), LIVE, text="blockdev-add")
+    fails(libvirt.VIR_ERR_INVALID_ARG, d.attachDeviceFlags, disk(keeld, "missing", "vdc"), LIVE, text="Cannot access storage file")
     d.updateDeviceFlags(NIC.replace("</interface>", "<link state='down'/></interface>"), LIVE)
     assert "<link state='down'/>" in d.XMLDesc()
     fails(libvirt.VIR_ERR_OPERATION_UNSUPPORTED, d.updateDeviceFlags, disk(keeld, "a", "vdb"), LIVE)
@@ -139,6 +141,58 @@ def test_live_devices(keeld, conn, booted):
         time.sleep(0.05)
     d.attachDeviceFlags(disk(keeld, "b", "vdb"), LIVE)  # its place and its image are free again
     events.close()
+
+
+def places(dom):
+    """Where the machine has its devices: {id: (id of the port above or None, slot, function)}."""
+    buses = json.loads(libvirt_qemu.qemuMonitorCommand(dom, '{"execute":"query-pci"}', 0))["return"]
+    found = {}
+    for d in (d for b in buses for d in b["devices"]):
+        found[d["qdev_id"]] = (None, d["slot"], d["function"])
+        for x in d.get("pci_bridge", {}).get("devices", []):
+            found[x["qdev_id"]] = (d["qdev_id"], x["slot"], x["function"])
+    return found
+
+
+def wanted_places(dom):
+    """The same as the domain XML says it."""
+    found = {}
+    for alias in ElementTree.fromstring(dom.XMLDesc()).iter("alias"):
+        for a in (a for e in [parent_of(dom, alias.get("name"))] for a in e.findall("address") if a.get("type") == "pci"):
+            bus, slot, function = (int(a.get(k), 16) for k in ("bus", "slot", "function"))
+            found[alias.get("name")] = (f"pci.{bus}" if bus else None, slot, function)
+    return found
+
+
+def parent_of(dom, alias):
+    return next(e for e in ElementTree.fromstring(dom.XMLDesc()).find("devices") if e.find(f"alias[@name='{alias}']") is not None)
+
+
+def test_devices_are_where_the_xml_says(keeld, conn):
+    def at(bus, slot, function=0):
+        return f"<address type='pci' domain='0' bus='{bus}' slot='{slot}' function='{function}'/>"
+    ports = ("<controller type='pci' index='0' model='pcie-root'/>" +
+             "".join(f"<controller type='pci' index='{n}' model='pcie-root-port'>{at(0, 5, n - 1)}</controller>" for n in range(1, 9)))
+    d = conn.createXML(domain_xml("where", run="hotplug", devices=ports +
+                                  disk(keeld, "c", "vda").replace("</disk>", at(3, 0) + "</disk>") +
+                                  NIC.replace("11:22:33", "11:22:44").replace("</interface>", at(0, 16) + "</interface>") +
+                                  "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
+                                  "<channel type='unix'><target type='virtio' name='x.y'/></channel>"))
+    try:
+        read_console(conn, d, b"KEEL wrote").abort()  # the guest has found the disk behind its port
+        wanted = wanted_places(d)
+        assert wanted["virtio-disk0"] == ("pci.3", 0, 0) and wanted["net0"] == (None, 16, 0) and wanted["pci.2"] == (None, 5, 1)
+        assert {"rng0", "balloon0", "virtio-serial0"} <= set(wanted)
+        machine = places(d)
+        machine["virtio-serial0"] = machine.pop("console0")
+        wanted = {k: v for k, v in wanted.items() if not k.startswith(("usb", "sata", "ide"))}
+        assert {k: machine[k] for k in wanted} == wanted
+        d.attachDeviceFlags(disk(keeld, "d", "vdb").replace("</disk>", at(8, 0) + "</disk>"), LIVE)
+        assert places(d)["virtio-disk1"] == ("pci.8", 0, 0)
+        fails(libvirt.VIR_ERR_INTERNAL_ERROR, d.attachDeviceFlags,
+              disk(keeld, "e", "vdc").replace("</disk>", at(0, 20) + "</disk>"), LIVE, text="does not support hotplugging")
+    finally:
+        d.destroy()
 
 
 def test_figures(conn, booted):
@@ -163,14 +217,15 @@ def test_figures(conn, booted):
           libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS)
 
 
-def test_pinning(conn, booted):
+def test_pinning(keeld, conn, booted):
     if os.cpu_count() < 2:
         pytest.skip("one CPU is no choice")
     events = Events(libvirt, conn, ["TUNABLE"])
     booted.pinVcpu(1, (False, True))
     assert events.next() == ("TUNABLE", "g", {"cputune.vcpupin1": "1"})
-    tid = [c["thread-id"] for c in json.loads(libvirt_qemu.qemuMonitorCommand(booted, '{"execute":"query-cpus-fast"}', 0))["return"]]
-    assert os.sched_getaffinity(tid[1]) == {1}
+    # The machine's own number of it is one of its PID namespace.
+    tid = [int(t.parent.name) for p in keeld.guests() for t in pathlib.Path(f"/proc/{p}/task").glob("*/comm") if t.read_text() == "vcpu 1\n"]
+    assert os.sched_getaffinity(tid[0]) == {1}
     assert booted.vcpuPinInfo()[1][:2] == (False, True) and booted.vcpus()[1][1][:2] == (False, True)
     booted.pinVcpuFlags(0, (True, False), CONFIG)
     assert "<vcpupin vcpu='0' cpuset='0'/>" in booted.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -262,3 +317,36 @@ def test_callbacks_for_one_guest_and_errors(conn, booted):
         ro.lookupByName("g").destroy()
     assert e.value.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED
     ro.close()
+
+
+def test_limits_of_disks(keeld, conn):
+    tuned = disk(keeld, "c", "vda").replace("</disk>", "<iotune><total_bytes_sec>1048576</total_bytes_sec></iotune></disk>")
+    tuned = tuned.replace("type='raw'/>", "type='raw' error_policy='stop' queues='2'/>")
+    d = conn.defineXML(domain_xml("limits", devices=tuned))
+    d.create()
+    events = Events(libvirt, conn, ["TUNABLE"])
+
+    def machine():
+        blocks = json.loads(libvirt_qemu.qemuMonitorCommand(d, '{"execute":"query-block"}', 0))["return"]
+        return {k: v for k, v in blocks[0]["inserted"].items() if k.startswith(("bps", "iops", "group"))}
+    try:
+        assert machine()["bps"] == 1 << 20 and machine()["iops"] == 0
+        assert d.blockIoTune("vda")["total_bytes_sec"] == 1 << 20
+        d.setBlockIoTune("vda", {"read_iops_sec": 100, "read_iops_sec_max": 200, "group_name": "g"}, LIVE)
+        name, guest_name, params = events.next()
+        assert params["blkdeviotune.disk"] == "virtio-disk0" and params["blkdeviotune.read_iops_sec"] == 100
+        assert params["blkdeviotune.total_bytes_sec"] == 1 << 20  # what was not named stays
+        now = machine()
+        assert (now["bps"], now["iops_rd"], now["iops_rd_max"], now["group"]) == (1 << 20, 100, 200, "g")
+        assert "<read_iops_sec>100</read_iops_sec>" in d.XMLDesc()
+        assert "read_iops_sec" not in d.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        keeld.ok("blkdeviotune", "limits", "vda", "--total-bytes-sec", "0", "--live", "--config")
+        assert machine()["bps"] == 0 and "total_bytes_sec" not in d.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        assert "read_iops_sec  : 100" in keeld.ok("blkdeviotune", "limits", "vda")
+        fails(libvirt.VIR_ERR_INVALID_ARG, d.setBlockIoTune, "vda", {"total_bytes_sec": 1, "read_bytes_sec": 1}, LIVE)
+        fails(libvirt.VIR_ERR_INVALID_ARG, d.setBlockIoTune, "vdz", {"total_bytes_sec": 1}, LIVE)
+        fails(libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, d.setBlockIoTune, "vda", {"write_iops_sec_max": 1}, LIVE)
+    finally:
+        events.close()
+        d.destroy()
+        d.undefine()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lives of guests, driven by stock python-libvirt and virsh: states, reasons, events and errors are libvirt's."""
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -209,13 +210,19 @@ def test_a_killed_machine(conn, keeld):
 
 def test_a_start_that_fails(conn, keeld):
     events = Events(libvirt, conn, [LIFE, "CONTROL_ERROR"])
-    xml = domain_xml("f").replace("guest/vmlinuz", "guest/nothing")
+    d = conn.defineXML(domain_xml("f").replace("guest/vmlinuz", "guest/nothing"))
+    events.next()
+    fails(libvirt.VIR_ERR_INTERNAL_ERROR, d.create, text="guest/nothing': No such file or directory")  # keeld opens the files
+    junk = keeld.root / "junk"
+    junk.write_bytes(bytes(1 << 20))
+    xml = domain_xml("f", uuid=d.UUIDString(), devices=f"""<disk type='file'><driver name='qemu' type='qcow2'/>
+        <source file='{junk}'/><target dev='vda'/></disk>""")
     d = conn.defineXML(xml)
     events.next()
-    fails(libvirt.VIR_ERR_INTERNAL_ERROR, d.create, text="process exited while connecting to monitor: keel-vmm: error: --kernel: cannot open")
+    fails(libvirt.VIR_ERR_INTERNAL_ERROR, d.create, text="process exited while connecting to monitor: keel-vmm: error: --disk: ")
     assert d.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED] and d.ID() == -1
     assert events.next() == ("CONTROL_ERROR", "f")
-    fails(libvirt.VIR_ERR_INTERNAL_ERROR, conn.createXML, xml.replace("<name>f", "<name>g"), 0)
+    fails(libvirt.VIR_ERR_INTERNAL_ERROR, conn.createXML, xml.replace("<name>f", "<name>g").replace(d.UUIDString(), str(uuid.uuid4())), 0)
     assert [x.name() for x in conn.listAllDomains()] == ["f"] and keeld.guests() == []
     assert events.next() == ("CONTROL_ERROR", "g") and events.none() is None
     events.close()
@@ -236,8 +243,11 @@ def test_keeld_killed_and_started_again(keeld):
         t.info()
     keeld.stop(signal.SIGKILL)
     assert set(keeld.guests()) == pids and len(pids) == 4
-    gone = [p for p in pids if open(f"/proc/{p}/cmdline").read().split("\0")[2] == "gone"]
+    gone = [p for p in pids if "\0--name\0gone\0" in open(f"/proc/{p}/cmdline").read()]
     os.kill(gone[0], signal.SIGKILL)
+    stat = pathlib.Path(f"/proc/{gone[0]}/stat")
+    while stat.exists() and ") Z" not in stat.read_text():  # the end of its PID namespace takes a moment
+        time.sleep(0.01)
     end = time.time() + LIMIT
     while len(keeld.guests()) == 4:
         assert time.time() < end
@@ -329,3 +339,79 @@ def test_64_threads(conn, keeld):
     if shared.isActive():
         shared.destroy()
     assert [d.name() for d in conn.listAllDomains()] == ["shared"] and keeld.guests() == []
+
+
+HOOK = r"""#!/bin/sh
+# arguments, the name in the XML that comes, and whether it is the running one's
+xml=$(cat)
+echo "$*|$(echo "$xml" | sed -n 's|.*<name>\(.*\)</name>.*|\1|p')" >>"$(dirname "$0")/log"
+[ ! -e "$(dirname "$0")/refuse-$2" ] || { echo "not $2 today" >&2; exit 3; }
+[ ! -e "$(dirname "$0")/slow" ] || sleep 1
+"""
+
+
+def test_hooks(tmp_path_factory):
+    path = tmp_path_factory.mktemp("h")
+    hooks = path / "root/etc/hooks"
+    hooks.mkdir(parents=True)
+    for name in ("qemu", "daemon"):
+        (hooks / name).write_text(HOOK)
+        (hooks / name).chmod(0o755)
+
+    def log():
+        text = (hooks / "log").read_text().splitlines()
+        (hooks / "log").unlink()
+        return text
+
+    def until(line):
+        end, seen = time.time() + LIMIT, []
+        while line not in seen:
+            assert time.time() < end, seen
+            time.sleep(0.02)
+            seen = (hooks / "log").read_text().splitlines() if (hooks / "log").exists() else []
+        return log()
+
+    k = Keeld(path / "root")
+    try:
+        assert until("- start - start|") == ["- start - start|"]
+        with libvirt.open(k.uri) as conn:
+            d = conn.defineXML(domain_xml("g"))
+            d.create()
+            assert log() == [f"g {a} begin -|g" for a in ("prepare", "start", "started")]
+            k.stop(signal.SIGKILL)
+        k.__init__(k.root)
+        until("g reconnect begin -|g")
+        with libvirt.open(k.uri) as conn:
+            d = conn.lookupByName("g")
+            d.destroy()
+            assert until("g release end -|g") == ["g stopped end -|g", "g release end -|g"]
+            (hooks / "refuse-start").touch()
+            with pytest.raises(libvirt.libvirtError) as e:
+                d.create()
+            assert e.value.get_error_code() == libvirt.VIR_ERR_HOOK_SCRIPT_FAILED and "not start today" in str(e.value)
+            assert until("g release end -|g")[:2] == ["g prepare begin -|g", "g start begin -|g"]
+            assert not d.isActive() and k.guests() == []
+            (hooks / "refuse-start").unlink()
+            (hooks / "refuse-started").touch()
+            with pytest.raises(libvirt.libvirtError, match="not started today"):
+                d.create()
+            until("g release end -|g")
+            (hooks / "refuse-started").unlink()
+            (hooks / "slow").touch()  # others are served while it takes its time, and see nothing of what is not there yet
+            begin = time.time()
+            starting = threading.Thread(target=lambda: conn.createXML(domain_xml("t")))
+            starting.start()
+            until("t prepare begin -|t")
+            assert [x.name() for x in conn.listAllDomains()] == ["g"] and d.info()[0] == libvirt.VIR_DOMAIN_SHUTOFF
+            assert time.time() - begin < 1
+            starting.join()
+            assert conn.lookupByName("t").isActive()
+            conn.lookupByName("t").destroy()
+        until("t release end -|t")
+        k.process.send_signal(signal.SIGHUP)
+        until("- reload begin SIGHUP|")
+        k.stop()
+        assert log() == ["- shutdown - shutdown|"]
+    finally:
+        k.end()
+        shutil.rmtree(path, ignore_errors=True)

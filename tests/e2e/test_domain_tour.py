@@ -151,6 +151,12 @@ wait KEEL wrote
 + domblkinfo g vdb => Capacity: +33554432
 + qemu-monitor-command g '{"execute":"query-status"}' --pretty => "status": "running"
 + qemu-monitor-command g --hmp 'info registers' => RIP=
++ dump g DIR/core --memory-only => dumped to
+- dump g DIR/core => memory-only
++ blkdeviotune g vda --total-iops-sec 100000
++ blkdeviotune g vda => total_iops_sec : 100000
+- blkdeviotune g vda --total-iops-sec 5 --read-iops-sec 5 => cannot be set at the same time
++ inject-nmi g
 - qemu-agent-command g x => QEMU guest agent is not configured
 + ttyconsole g => /dev/pts/
 - domtime g => QEMU guest agent is not configured
@@ -170,6 +176,15 @@ wait KEEL wrote
 - domfsfreeze g => agent
 - domfstrim g => agent
 + domlaunchsecinfo g
++ managedsave g => saved
++ list --all --managed-save => g +saved
++ managedsave-dumpxml g => <domain type='qemu'>
+- undefine g => managed save image exists
++ start g => started
++ save g DIR/save => saved to
+- save-image-dumpxml DIR/a.img
++ save-image-dumpxml DIR/save => <name>g</name>
++ restore DIR/save => restored
 + suspend g => suspended
 + domstate g --reason => paused \(user\)
 + resume g
@@ -226,9 +241,9 @@ wait KEEL wrote
 - event g lifecycle --timeout 1 => (?s)timed out.*events received: 0
 - domxml-from-native qemu-argv DIR/nic.xml => not supported
 - domxml-to-native qemu-argv DIR/nic.xml => not supported
-- save g DIR/save => not supported
-- dump g DIR/core => not supported
-- managedsave g => not supported
+- save g DIR/save => domain is not running
+- dump g DIR/core => domain is not running
+- managedsave g => domain is not running
 - migrate g qemu+unix:///system?socket=/nothing
 + undefine tt => has been undefined
 + undefine g --nvram --managed-save --snapshots-metadata => has been undefined
@@ -347,10 +362,7 @@ def test_keel_speaks_as_virsh(keeld):
     same("start", "nothing")
     same("define", str(keeld.scratch / "bad.xml"))
     listed = json.loads(keel("list", "--json").stdout)
-    assert [(x["name"], x["state"]) for x in listed] == [("t", "running")] and keel("list", "--name").stdout == "t\n"
+    assert [(x["name"], x["state"]) for x in listed] == [("t", "running")] and keel("list", "--name").stdout == "t\n\n"
     same("destroy", "t", undo=("start", "t"))
     same("undefine", "t", undo=("define", str(keeld.scratch / "t.xml")))
-    assert keel("list", "--bogus").returncode == 2 and keel("start").returncode == 2
-    env.pop("KEEL_SOCKET")
-    r = keel("list")
-    assert r.returncode == 1 and "--socket PATH" in r.stderr
+    assert keel("list", "--bogus").returncode == 1 and keel("start").returncode == 1
