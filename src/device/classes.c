@@ -13,7 +13,7 @@ extern const struct device_class root_port_class;
 /* Virtio over PCI */
 extern const struct device_class virtio_balloon_class, virtio_blk_class, virtio_console_class, virtio_net_class,
 	virtio_rng_class, virtio_scsi_class, virtio_vsock_class,
-	vhost_user_fs_class;
+	vhost_user_blk_class, vhost_user_fs_class;
 /* On SCSI buses */
 extern const struct device_class scsi_hd_class, scsi_cd_class;
 
@@ -40,6 +40,7 @@ static const struct device_class *const classes[] = {
 	&virtio_rng_class,
 	&virtio_scsi_class,
 	&virtio_vsock_class,
+	&vhost_user_blk_class,
 	&vhost_user_fs_class,
 	&scsi_hd_class,
 	&scsi_cd_class,

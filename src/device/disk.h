@@ -7,6 +7,15 @@
 enum disk_status { DISK_OK, DISK_FAILED, DISK_NOSPACE };
 enum disk_action { DISK_REPORT, DISK_IGNORE, DISK_STOP };
 
+#define DISK_QUEUES 16u
+
+/* The threads that serve a disk's queues: loops that run, of which others may make use, too. */
+struct disk_loops {
+	struct loop *loop[DISK_QUEUES];
+	unsigned n;		   /* of them; 1 or more */
+	uint8_t lane[DISK_QUEUES]; /* which of them serves the i-th queue */
+};
+
 /* An image's error, as its owner learns of it. */
 struct disk_news {
 	enum disk_action action; /* STOP: the owner stops the machine; the request is tried again when it goes on */

@@ -2,6 +2,7 @@
 #include "device/vhost_user.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -14,11 +15,14 @@
 #define VERSION 1u
 #define FLAG_REPLY 4u
 #define F_PROTOCOL (1ull << 30)
+#define PROTOCOL_MQ (1ull << 0)
+#define PROTOCOL_CONFIG (1ull << 9)
+#define CONFIG_MAX 256u
 
 enum {
 	GET_FEATURES = 1, SET_FEATURES = 2, SET_OWNER = 3, SET_MEM_TABLE = 5, SET_VRING_NUM = 8, SET_VRING_ADDR = 9,
 	SET_VRING_BASE = 10, GET_VRING_BASE = 11, SET_VRING_KICK = 12, SET_VRING_CALL = 13, GET_PROTOCOL_FEATURES = 15,
-	SET_PROTOCOL_FEATURES = 16, SET_VRING_ENABLE = 18,
+	SET_PROTOCOL_FEATURES = 16, GET_QUEUE_NUM = 17, SET_VRING_ENABLE = 18, GET_CONFIG = 24,
 };
 
 struct header {
@@ -38,6 +42,10 @@ struct memory_table {
 	uint32_t n, padding;
 	struct memory_region region[GUEST_MEM_REGIONS + 1];
 };
+struct config_space {
+	uint32_t offset, size, flags;
+	uint8_t bytes[CONFIG_MAX];
+};
 struct message {
 	struct header h;
 	union {
@@ -45,6 +53,7 @@ struct message {
 		struct vring_state state;
 		struct vring_addr addr;
 		struct memory_table memory;
+		struct config_space config;
 	};
 };
 #define HEADER_BYTES 12u
@@ -61,7 +70,8 @@ struct vhost_user {
 	int fd, ring_fd;
 	const struct guest_mem *mem;
 	unsigned n;
-	uint64_t features;
+	uint64_t features, protocol; /* agreed */
+	bool has_protocol;
 	uint8_t *rings;
 	struct vhost_ring ring[VHOST_RINGS];
 };
@@ -102,7 +112,7 @@ static int send_message(struct vhost_user *u, struct message *m, uint32_t reques
 /* The answer to a request, of `size` bytes. */
 static int receive_answer(struct vhost_user *u, struct message *m, uint32_t request, uint32_t size, struct err *err)
 {
-	uint8_t flat[HEADER_BYTES + 64];
+	uint8_t flat[HEADER_BYTES + sizeof(*m)];
 	size_t have = 0;
 
 	while (have < HEADER_BYTES + size) {
@@ -178,27 +188,64 @@ static int share_memory(struct vhost_user *u, struct err *err)
 
 /* ---- Life ----------------------------------------------------------------------------- */
 
-static int agree(struct vhost_user *u, uint64_t wanted, struct err *err)
+static int agree_protocol(struct vhost_user *u, const struct vhost_wish *w, struct err *err)
 {
-	uint64_t have = 0, protocol = 0;
+	uint64_t have = 0, most;
+	int ret = get_u64(u, GET_PROTOCOL_FEATURES, &have, err);
+
+	u->protocol = have & ((w->config ? PROTOCOL_CONFIG : 0) | (w->rings > 1 ? PROTOCOL_MQ : 0));
+	if (!ret)
+		ret = set_u64(u, SET_PROTOCOL_FEATURES, u->protocol, err);
+	if (!ret && u->protocol & PROTOCOL_MQ) {
+		ret = get_u64(u, GET_QUEUE_NUM, &most, err);
+		if (!ret && most < w->rings)
+			ret = err_set(err, EINVAL, "the vhost-user back end has %llu queues, and %u are wanted",
+				      (unsigned long long)most, w->rings);
+	}
+	return ret;
+}
+
+static int agree(struct vhost_user *u, const struct vhost_wish *w, struct err *err)
+{
+	uint64_t have = 0;
 	int ret = get_u64(u, GET_FEATURES, &have, err);
 
 	if (!ret && !(have & VIRTIO_F_VERSION_1))
 		ret = err_set(err, ENOTSUP, "the vhost-user back end does not know Virtio 1");
-	u->features = have & wanted;
-	if (!ret && have & F_PROTOCOL)
-		ret = get_u64(u, GET_PROTOCOL_FEATURES, &protocol, err);
-	/* None of them is needed. */
-	if (!ret && have & F_PROTOCOL)
-		ret = set_u64(u, SET_PROTOCOL_FEATURES, 0, err);
+	u->features = have & w->features;
+	u->has_protocol = have & F_PROTOCOL;
+	if (!ret && u->has_protocol)
+		ret = agree_protocol(u, w, err);
+	if (!ret && w->config && !(u->protocol & PROTOCOL_CONFIG))
+		ret = err_set(err, ENOTSUP, "the vhost-user back end does not tell what it is (protocol feature CONFIG)");
 	if (!ret) {
 		struct message m;
 
 		ret = send_message(u, &m, SET_OWNER, 0, NULL, 0, err);
 	}
 	if (!ret)
-		ret = set_u64(u, SET_FEATURES, u->features | VIRTIO_F_VERSION_1 | (have & F_PROTOCOL), err);
+		ret = vhost_user_set_features(u, u->features, err);
 	return ret ? ret : share_memory(u, err);
+}
+
+int vhost_user_set_features(struct vhost_user *u, uint64_t features, struct err *err)
+{
+	return set_u64(u, SET_FEATURES, (features & u->features) | VIRTIO_F_VERSION_1 | (u->has_protocol ? F_PROTOCOL : 0), err);
+}
+
+int vhost_user_config(struct vhost_user *u, void *config, uint32_t size, struct err *err)
+{
+	struct message m = { .config = { .size = size } };
+	uint32_t bytes = offsetof(struct config_space, bytes) + size;
+	int ret = size > CONFIG_MAX ? -EINVAL : send_message(u, &m, GET_CONFIG, bytes, NULL, 0, err);
+
+	if (!ret)
+		ret = receive_answer(u, &m, GET_CONFIG, bytes, err);
+	if (!ret && m.config.size != size)
+		ret = err_set(err, EPROTO, "the vhost-user back end has %u bytes of configuration, not %u", m.config.size, size);
+	if (!ret)
+		memcpy(config, m.config.bytes, size);
+	return ret;
 }
 
 static int make_rings(struct vhost_user *u, struct err *err)
@@ -224,12 +271,12 @@ static int make_rings(struct vhost_user *u, struct err *err)
 	return 0;
 }
 
-struct vhost_user *vhost_user_new(int fd, const struct guest_mem *mem, unsigned rings, uint64_t wanted, struct err *err)
+struct vhost_user *vhost_user_new(int fd, const struct guest_mem *mem, const struct vhost_wish *w, struct err *err)
 {
 	struct vhost_user *u = calloc(1, sizeof(*u));
 	struct timeval limit = { TIMEOUT, 0 };
 
-	if (!u || rings > VHOST_RINGS) {
+	if (!u || w->rings > VHOST_RINGS) {
 		free(u);
 		close(fd);
 		err_set(err, u ? EINVAL : ENOMEM, "no memory for a vhost-user device");
@@ -238,12 +285,12 @@ struct vhost_user *vhost_user_new(int fd, const struct guest_mem *mem, unsigned 
 	u->fd = fd;
 	u->ring_fd = -1;
 	u->mem = mem;
-	u->n = rings;
-	for (unsigned i = 0; i < rings; i++)
+	u->n = w->rings;
+	for (unsigned i = 0; i < u->n; i++)
 		u->ring[i].kick = u->ring[i].call = -1;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (make_rings(u, err) || agree(u, wanted, err)) {
+	if (make_rings(u, err) || agree(u, w, err)) {
 		vhost_user_free(u);
 		return NULL;
 	}

@@ -32,8 +32,17 @@ struct vhost_ring {
 	unsigned inflight;
 };
 
+struct vhost_wish {
+	unsigned rings;
+	uint64_t features;   /* of the device type, that we can pass on */
+	uint32_t config;     /* bytes of configuration space that it must have; 0: we make it ourselves */
+};
 /* Take over a connected socket and agree on features. NULL and err on failure. Blocks for up to ten seconds. */
-struct vhost_user *vhost_user_new(int fd, const struct guest_mem *mem, unsigned rings, uint64_t wanted, struct err *err);
+struct vhost_user *vhost_user_new(int fd, const struct guest_mem *mem, const struct vhost_wish *w, struct err *err);
+/* Its configuration space. */
+int vhost_user_config(struct vhost_user *u, void *config, uint32_t size, struct err *err);
+/* What the driver accepted, before rings are started. */
+int vhost_user_set_features(struct vhost_user *u, uint64_t features, struct err *err);
 void vhost_user_free(struct vhost_user *u); /* NULL is allowed */
 int vhost_user_fd(const struct vhost_user *u); /* to be watched for a hang-up */
 uint64_t vhost_user_features(const struct vhost_user *u); /* agreed: of those wanted */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "util/log.h"
+#include "util/threads.h"
 
 /* ---- Kicks --------------------------------------------------------------- */
 
@@ -40,6 +41,19 @@ static void kick_event(void *opaque, uint32_t events)
 
 	if (read(k->fd, &count, sizeof(count)) == sizeof(count))
 		virtio_kick_here(k->v, k->vq);
+}
+
+/* In the thread of the queue's loop. */
+static void watch_kick(void *arg)
+{
+	struct virtio_kick *k = arg;
+
+	k->watch = loop_fd_add(k->v->loops ? k->v->loops[k->vq->index] : k->v->loop, k->fd, EPOLLIN, kick_event, k, k->err);
+}
+
+static void unwatch_kick(void *arg)
+{
+	loop_fd_del(((struct virtio_kick *)arg)->watch);
 }
 
 void virtio_kick(struct virtio_device *v, struct virtqueue *vq)
@@ -124,7 +138,8 @@ int virtio_init(struct virtio_device *v, const struct virtio_ops *ops, struct de
 			virtio_exit(v);
 			return ret;
 		}
-		k->watch = loop_fd_add(loop, k->fd, EPOLLIN, kick_event, k, err);
+		k->err = err;
+		loop_call(v->loops ? v->loops[i] : loop, watch_kick, k);
 		if (!k->watch) {
 			virtio_exit(v);
 			return -ENOMEM;
@@ -138,7 +153,8 @@ int virtio_init(struct virtio_device *v, const struct virtio_ops *ops, struct de
 void virtio_exit(struct virtio_device *v)
 {
 	for (unsigned i = 0; i < v->nvq; i++) {
-		loop_fd_del(v->kick[i].watch);
+		if (v->kick[i].watch)
+			loop_call(v->loops ? v->loops[i] : v->loop, unwatch_kick, &v->kick[i]);
 		if (v->kick[i].fd >= 0)
 			close(v->kick[i].fd);
 	}
@@ -151,6 +167,7 @@ static void *device_thread(void *arg)
 {
 	struct virtio_device *v = arg;
 
+	thread_begin(THREAD_IO);
 	loop_run(v->loop);
 	return NULL;
 }
@@ -174,16 +191,21 @@ void virtio_thread_end(struct virtio_device *v, pthread_t thread)
 }
 
 /* Another thread may be looking at the queue. */
-static void queue_lock(struct virtio_device *v)
+static pthread_mutex_t *lock_of(const struct virtio_device *v, const struct virtqueue *vq)
 {
-	if (v->queue_lock)
-		pthread_mutex_lock(v->queue_lock);
+	return v->queue_locks ? v->queue_locks[vq->index] : v->queue_lock;
 }
 
-static void queue_unlock(struct virtio_device *v)
+static void queue_lock(struct virtio_device *v, struct virtqueue *vq)
 {
-	if (v->queue_lock)
-		pthread_mutex_unlock(v->queue_lock);
+	if (lock_of(v, vq))
+		pthread_mutex_lock(lock_of(v, vq));
+}
+
+static void queue_unlock(struct virtio_device *v, struct virtqueue *vq)
+{
+	if (lock_of(v, vq))
+		pthread_mutex_unlock(lock_of(v, vq));
 }
 
 void virtio_queue_reset(struct virtio_device *v, struct virtqueue *vq)
@@ -193,9 +215,9 @@ void virtio_queue_reset(struct virtio_device *v, struct virtqueue *vq)
 		if (v->ops->queue_off)
 			v->ops->queue_off(v, vq);
 	}
-	queue_lock(v);
+	queue_lock(v, vq);
 	virtq_reset(vq);
-	queue_unlock(v);
+	queue_unlock(v, vq);
 }
 
 void virtio_reset(struct virtio_device *v)
@@ -274,10 +296,10 @@ bool virtio_queue_enable(struct virtio_device *v, struct virtqueue *vq)
 
 	if (vq->enabled || !(v->status & VIRTIO_FEATURES_OK))
 		return vq->enabled;
-	queue_lock(v);
+	queue_lock(v, vq);
 	vq->features = v->features & (VIRTIO_F_RING_PACKED | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC);
 	ret = virtq_enable(vq);
-	queue_unlock(v);
+	queue_unlock(v, vq);
 	if (ret) {
 		virtio_error(v, "queue %u: %s", vq->index,
 			     ret == -EINVAL ? "impossible size" : "its ring lies outside of memory or is not aligned");

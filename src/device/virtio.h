@@ -71,6 +71,7 @@ struct virtio_kick {
 	struct virtqueue *vq;
 	int fd;
 	struct loop_fd *watch;
+	struct err *err; /* of the watch's making */
 };
 
 struct virtio_device {
@@ -79,6 +80,8 @@ struct virtio_device {
 	struct device *dev;     /* the object in the machine */
 	struct loop *loop;      /* where kicks are handled */
 	pthread_mutex_t *queue_lock; /* own_lock: the lock of the queues, set before virtio_init(); inside dev->lock */
+	pthread_mutex_t **queue_locks; /* or one for each queue */
+	struct loop **loops;    /* or NULL: where each queue's kicks are handled, instead of `loop`; before virtio_init() */
 	struct virtqueue *vq;   /* nvq of them, in the device's object */
 	struct virtio_kick *kick;
 	unsigned nvq;

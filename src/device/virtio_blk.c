@@ -2,10 +2,11 @@
 /*
  * virtio-blk (Virtio 1.2 §5.2) over an image (image/block.h).
  *
- * One I/O thread with an event loop of its own serves all queues. `lock`
- * guards queues and requests: the I/O thread takes it to pop and to complete,
- * a vCPU that resets the device takes it to wait for what is in flight. The
- * I/O thread never takes the device's lock.
+ * Queues are served by lanes: one with an I/O thread of the disk's own, or one
+ * for each of the loops that the owner gives it (struct disk_loops), which other
+ * disks may share. A lane's `lock` guards its queues and requests: its thread
+ * takes it to pop and to complete, a vCPU that resets the device takes it to
+ * wait for what is in flight. A lane's thread never takes the device's lock.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -17,7 +18,7 @@
 #include "device/virtio_pci.h"
 #include "image/block.h"
 
-#define BLK_QUEUES 16
+#define BLK_QUEUES DISK_QUEUES
 #define BLK_QUEUE_SIZE 256
 #define BLK_SEG_MAX (BLK_QUEUE_SIZE - 2)
 #define SECTOR 512u
@@ -73,7 +74,7 @@ struct virtio_blk;
 struct blk_req {
 	struct virtq_elem elem;
 	struct block_request r;
-	struct virtio_blk *blk;
+	struct blk_lane *lane;
 	struct virtqueue *vq;
 	struct iovec *in; /* writable part without the status byte */
 	uint16_t nin;
@@ -83,6 +84,20 @@ struct blk_req {
 	struct blk_range range[BLK_RANGES]; /* of a discard, and how many are left */
 	unsigned nranges, at_range;
 	struct blk_req *next; /* in the list of free or of failed ones */
+};
+
+struct blk_lane {
+	struct virtio_blk *blk;
+	struct loop *loop;
+	struct block_queue *queue;
+	struct err *err; /* of the queue's making */
+
+	pthread_mutex_t lock; /* the rest, and its queues; the lane's thread or a vCPU that waits */
+	pthread_cond_t idle;
+	struct blk_req *free;
+	struct blk_req *failed; /* wait, in no order, until the machine goes on */
+	bool retrying;          /* a call that sends them again is under way */
+	unsigned total;         /* in flight */
 };
 
 struct virtio_blk {
@@ -97,18 +112,15 @@ struct virtio_blk {
 	bool discard;
 	char *rerror, *werror;
 
+	const struct disk_loops *loops; /* or NULL: a thread of its own */
+
 	struct disk_errors errors;
-
-	struct loop *loop;
-	pthread_t thread;
-	struct block_queue *queue;
-
-	pthread_mutex_t lock; /* the rest, and vq[]; I/O thread or waiting vCPU */
-	pthread_cond_t idle;
-	struct blk_req *free;
-	struct blk_req *failed; /* wait, in no order, until the machine goes on */
-	bool retrying;          /* a call that sends them again is under way */
-	unsigned inflight[BLK_QUEUES], total;
+	pthread_t thread; /* without loops */
+	struct blk_lane lane[BLK_QUEUES];
+	unsigned lanes;
+	struct loop *loop_of[BLK_QUEUES];      /* a queue's */
+	pthread_mutex_t *lock_of[BLK_QUEUES];
+	unsigned inflight[BLK_QUEUES]; /* under the lane's lock */
 	bool wce;  /* atomic: the guest flushes by itself */
 };
 
@@ -122,25 +134,37 @@ static struct virtio_blk *blk_of(struct virtio_device *v)
 	return (struct virtio_blk *)v;
 }
 
-/* ---- Requests; lock held, I/O thread -------------------------------------- */
-
-static struct blk_req *req_get(struct virtio_blk *s)
+static struct blk_lane *lane_of(struct virtio_blk *s, const struct virtqueue *vq)
 {
-	struct blk_req *req = s->free;
+	return &s->lane[s->loops ? s->loops->lane[vq->index] : 0];
+}
+
+/* ---- Requests; lock held, the lane's thread --------------------------------- */
+
+static struct blk_req *req_get(struct blk_lane *l)
+{
+	struct blk_req *req = l->free;
 
 	if (req)
-		s->free = req->next;
+		l->free = req->next;
 	else
 		req = calloc(1, sizeof(*req));
 	if (req)
-		req->blk = s;
+		req->lane = l;
 	return req;
 }
 
-static void req_put(struct virtio_blk *s, struct blk_req *req)
+static void req_put(struct blk_req *req)
 {
-	req->next = s->free;
-	s->free = req;
+	req->next = req->lane->free;
+	req->lane->free = req;
+}
+
+static void req_left(struct blk_lane *l, const struct virtqueue *vq)
+{
+	l->total--;
+	if (!--l->blk->inflight[vq->index])
+		pthread_cond_broadcast(&l->idle);
 }
 
 static void req_end(struct blk_req *req, uint8_t status)
@@ -151,7 +175,7 @@ static void req_end(struct blk_req *req, uint8_t status)
 	/* On an error nobody knows how much data is there: only the status counts (§2.7.8.2: a lower bound). */
 	virtq_elem_written(vq, &req->elem, req->status_at, 1);
 	virtq_push(vq, &req->elem, status == S_OK ? req->used : 1);
-	req_put(req->blk, req);
+	req_put(req);
 }
 
 static bool submit_range(struct blk_req *req);
@@ -159,42 +183,38 @@ static bool submit_range(struct blk_req *req);
 /* The image failed. True: the request waits for the machine to be stopped and to go on. *ret is the driver's. */
 static bool failed(struct blk_req *req, int *ret)
 {
-	struct virtio_blk *s = req->blk;
-	enum disk_action action = disk_error(&s->errors, req->r.op != BLOCK_READ, -*ret);
+	struct blk_lane *l = req->lane;
+	enum disk_action action = disk_error(&l->blk->errors, req->r.op != BLOCK_READ, -*ret);
 
 	if (action == DISK_IGNORE)
 		*ret = 0;
 	if (action != DISK_STOP)
 		return false;
-	req->next = s->failed;
-	s->failed = req;
+	req->next = l->failed;
+	l->failed = req;
 	return true;
 }
 
 static void blk_done(struct block_request *r, int ret)
 {
 	struct blk_req *req = r->opaque;
-	struct virtio_blk *s = req->blk;
+	struct blk_lane *l = req->lane;
 	struct virtqueue *vq = req->vq;
 
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&l->lock);
 	if (ret && ret != -EOPNOTSUPP && failed(req, &ret)) {
-		s->total--;
-		if (!--s->inflight[vq->index])
-			pthread_cond_broadcast(&s->idle);
+		req_left(l, vq);
 	} else if (ret || !req->nranges || ++req->at_range == req->nranges || !submit_range(req)) {
 		req_end(req, !ret ? S_OK : ret == -EOPNOTSUPP ? S_UNSUPP : S_IOERR);
-		virtio_notify(&s->v, vq);
-		s->total--;
-		if (!--s->inflight[vq->index])
-			pthread_cond_broadcast(&s->idle);
+		virtio_notify(&l->blk->v, vq);
+		req_left(l, vq);
 	}
-	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&l->lock);
 }
 
 static void submit(struct blk_req *req, enum block_op op, uint64_t offset, uint64_t len)
 {
-	struct virtio_blk *s = req->blk;
+	struct blk_lane *l = req->lane;
 
 	req->r.op = op;
 	req->r.offset = offset;
@@ -202,8 +222,8 @@ static void submit(struct blk_req *req, enum block_op op, uint64_t offset, uint6
 	req->r.done = blk_done;
 	req->r.opaque = req;
 	/* Without a write-back cache on the guest's side every write is stable when it ends (§5.2.6.2). */
-	req->r.fua = op == BLOCK_WRITE && !__atomic_load_n(&s->wce, __ATOMIC_RELAXED);
-	block_submit(s->queue, &req->r);
+	req->r.fua = op == BLOCK_WRITE && !__atomic_load_n(&l->blk->wce, __ATOMIC_RELAXED);
+	block_submit(l->queue, &req->r);
 }
 
 static bool submit_range(struct blk_req *req)
@@ -215,28 +235,28 @@ static bool submit_range(struct blk_req *req)
 	return true;
 }
 
-/* The I/O thread, after the machine went on. */
+/* The lane's thread, after the machine went on. */
 static void retry(void *arg)
 {
-	struct virtio_blk *s = arg;
+	struct blk_lane *l = arg;
 	struct blk_req *req;
 
-	pthread_mutex_lock(&s->lock);
-	s->retrying = false;
-	while (virtio_may_run(&s->v) && (req = s->failed)) {
-		s->failed = req->next;
-		s->inflight[req->vq->index]++;
-		s->total++;
+	pthread_mutex_lock(&l->lock);
+	l->retrying = false;
+	while (virtio_may_run(&l->blk->v) && (req = l->failed)) {
+		l->failed = req->next;
+		l->blk->inflight[req->vq->index]++;
+		l->total++;
 		submit(req, req->r.op, req->r.offset, req->r.len);
 	}
-	pthread_mutex_unlock(&s->lock);
-	block_kick(s->queue);
+	pthread_mutex_unlock(&l->lock);
+	block_kick(l->queue);
 }
 
 /* Lock held: the failed requests of a queue, or of all (NULL), are never answered. */
-static void forget_failed(struct virtio_blk *s, const struct virtqueue *vq)
+static void forget_failed(struct blk_lane *l, const struct virtqueue *vq)
 {
-	struct blk_req **p = &s->failed, *req;
+	struct blk_req **p = &l->failed, *req;
 
 	while ((req = *p)) {
 		if (vq && req->vq != vq) {
@@ -244,7 +264,7 @@ static void forget_failed(struct virtio_blk *s, const struct virtqueue *vq)
 			continue;
 		}
 		*p = req->next;
-		req_put(s, req);
+		req_put(req);
 	}
 }
 
@@ -258,7 +278,7 @@ static bool in_range(const struct virtio_blk *s, uint64_t sector, uint64_t bytes
 /* Discard and write zeroes (§5.2.6.2): -1 to go on, or a status. */
 static int start_ranges(struct blk_req *req, enum block_op op, struct iovec *out, unsigned nout, uint64_t len)
 {
-	struct virtio_blk *s = req->blk;
+	struct virtio_blk *s = req->lane->blk;
 
 	if (block_readonly(s->block))
 		return S_IOERR;
@@ -285,7 +305,7 @@ static int start_ranges(struct blk_req *req, enum block_op op, struct iovec *out
 
 static int start_transfer(struct blk_req *req, bool write, uint64_t sector, struct iovec *iov, unsigned n, uint64_t len)
 {
-	struct virtio_blk *s = req->blk;
+	struct virtio_blk *s = req->lane->blk;
 
 	if (write && block_readonly(s->block))
 		return S_IOERR;
@@ -303,8 +323,8 @@ static int get_id(struct blk_req *req)
 {
 	char id[ID_BYTES] = { 0 };
 
-	if (req->blk->serial)
-		memcpy(id, req->blk->serial, strnlen(req->blk->serial, ID_BYTES));
+	if (req->lane->blk->serial)
+		memcpy(id, req->lane->blk->serial, strnlen(req->lane->blk->serial, ID_BYTES));
 	req->used = iov_write(req->in, req->nin, 0, id, sizeof(id)) + 1;
 	return S_OK;
 }
@@ -328,7 +348,7 @@ static bool find_status(struct blk_req *req)
 /* Take a popped buffer in hand. False: it is none of a request's form. */
 static bool start(struct blk_req *req)
 {
-	struct virtio_blk *s = req->blk;
+	struct virtio_blk *s = req->lane->blk;
 	struct virtq_elem *e = &req->elem;
 	struct iovec *out = e->iov;
 	uint16_t nout = e->nout;
@@ -341,7 +361,7 @@ static bool start(struct blk_req *req)
 	req->used = 1;
 	req->nranges = 0;
 	s->inflight[req->vq->index]++;
-	s->total++;
+	req->lane->total++;
 	switch (h.type) {
 	case T_IN:
 		status = start_transfer(req, false, h.sector, req->in, req->nin, e->in_len - 1);
@@ -366,7 +386,7 @@ static bool start(struct blk_req *req)
 	}
 	if (status >= 0) {
 		s->inflight[req->vq->index]--;
-		s->total--;
+		req->lane->total--;
 		req_end(req, status);
 	}
 	return true;
@@ -374,15 +394,15 @@ static bool start(struct blk_req *req)
 
 static void blk_kick(struct virtio_device *v, struct virtqueue *vq)
 {
-	struct virtio_blk *s = blk_of(v);
+	struct blk_lane *l = lane_of(blk_of(v), vq);
 
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&l->lock);
 	if (vq->enabled && virtio_may_run(v)) {
 		do {
 			struct blk_req *req;
 
 			virtq_ignore(vq);
-			while ((req = req_get(s)) && virtq_pop(vq, &req->elem) > 0) {
+			while ((req = req_get(l)) && virtq_pop(vq, &req->elem) > 0) {
 				req->vq = vq;
 				if (!start(req)) {
 					virtio_error(v, "a request without header or status");
@@ -391,7 +411,7 @@ static void blk_kick(struct virtio_device *v, struct virtqueue *vq)
 				req = NULL;
 			}
 			if (req)
-				req_put(s, req);
+				req_put(req);
 			else
 				virtio_error(v, "no memory for a request");
 			if (__atomic_load_n(&v->status, __ATOMIC_ACQUIRE) & VIRTIO_NEEDS_RESET)
@@ -399,9 +419,9 @@ static void blk_kick(struct virtio_device *v, struct virtqueue *vq)
 		} while (virtq_wait(vq));
 		virtio_notify(v, vq);
 	}
-	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&l->lock);
 	/* Completions come later, never from inside. */
-	block_kick(s->queue);
+	block_kick(l->queue);
 }
 
 /* ---- Device --------------------------------------------------------------- */
@@ -442,17 +462,18 @@ static void blk_config_write(struct virtio_device *v, unsigned offset, uint32_t 
 		set_wce(blk_of(v), value & 1);
 }
 
-/* Not inside a kick: the vCPU or the main loop waits for the I/O thread. */
+/* Not inside a kick: the vCPU or the main loop waits for the lane's thread. */
 static void blk_queue_off(struct virtio_device *v, struct virtqueue *vq)
 {
 	struct virtio_blk *s = blk_of(v);
+	struct blk_lane *l = lane_of(s, vq);
 
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&l->lock);
 	vq->enabled = false;
 	while (s->inflight[vq->index])
-		pthread_cond_wait(&s->idle, &s->lock);
-	forget_failed(s, vq);
-	pthread_mutex_unlock(&s->lock);
+		pthread_cond_wait(&l->idle, &l->lock);
+	forget_failed(l, vq);
+	pthread_mutex_unlock(&l->lock);
 }
 
 static void blk_reset(struct virtio_device *v)
@@ -460,23 +481,25 @@ static void blk_reset(struct virtio_device *v)
 	set_wce(blk_of(v), true);
 }
 
+static void lane_stopped(struct blk_lane *l, bool stopped)
+{
+	pthread_mutex_lock(&l->lock);
+	/* Kicks look at v->stopped under the lock: nothing new starts after this. */
+	while (stopped && l->total)
+		pthread_cond_wait(&l->idle, &l->lock);
+	if (!stopped && l->failed && !l->retrying)
+		l->retrying = !loop_post(l->loop, retry, l);
+	pthread_mutex_unlock(&l->lock);
+}
+
 static void blk_stopped(struct virtio_device *v, bool stopped)
 {
 	struct virtio_blk *s = blk_of(v);
 
-	if (!stopped) {
-		pthread_mutex_lock(&s->lock);
+	if (!stopped)
 		disk_errors_resume(&s->errors);
-		if (s->failed && !s->retrying)
-			s->retrying = !loop_post(s->loop, retry, s);
-		pthread_mutex_unlock(&s->lock);
-		return;
-	}
-	/* Kicks look at v->stopped under the lock: nothing new starts after this. */
-	pthread_mutex_lock(&s->lock);
-	while (s->total)
-		pthread_cond_wait(&s->idle, &s->lock);
-	pthread_mutex_unlock(&s->lock);
+	for (unsigned i = 0; i < s->lanes; i++)
+		lane_stopped(&s->lane[i], stopped);
 }
 
 static const struct virtio_ops blk_ops = {
@@ -534,22 +557,77 @@ static int check_props(struct virtio_blk *s, struct err *err)
 	return 0;
 }
 
+/* ---- Lanes ------------------------------------------------------------------ */
+
+/* In the lane's loop. */
+static void lane_begin(void *arg)
+{
+	struct blk_lane *l = arg;
+
+	l->queue = block_queue_new(l->blk->block, l->loop, BLK_QUEUE_SIZE / 2, l->err);
+}
+
+static void lane_end(void *arg)
+{
+	struct blk_lane *l = arg;
+
+	loop_unpost(l->loop, retry, l);
+	block_queue_free(l->queue);
+	l->queue = NULL;
+}
+
+static int make_lanes(struct virtio_blk *s, struct err *err)
+{
+	unsigned n = s->loops ? s->loops->n : 1;
+
+	for (; s->lanes < n; s->lanes++) {
+		struct blk_lane *l = &s->lane[s->lanes];
+
+		l->blk = s;
+		l->loop = s->loops ? s->loops->loop[s->lanes] : loop_new(err);
+		if (!l->loop)
+			return -ENOMEM;
+		pthread_mutex_init(&l->lock, NULL);
+		pthread_cond_init(&l->idle, NULL);
+		l->err = err;
+		loop_call(l->loop, lane_begin, l);
+		if (!l->queue) {
+			s->lanes++;
+			return -ENOMEM;
+		}
+	}
+	for (unsigned i = 0; i < s->num_queues; i++) {
+		s->loop_of[i] = lane_of(s, &s->vq[i])->loop;
+		s->lock_of[i] = &lane_of(s, &s->vq[i])->lock;
+	}
+	s->v.loops = s->loop_of;
+	s->v.queue_locks = s->lock_of;
+	return 0;
+}
+
+static void lane_destroy(struct blk_lane *l)
+{
+	forget_failed(l, NULL);
+	loop_call(l->loop, lane_end, l);
+	while (l->free) {
+		struct blk_req *req = l->free;
+
+		l->free = req->next;
+		virtq_elem_free(&req->elem);
+		free(req);
+	}
+	pthread_mutex_destroy(&l->lock);
+	pthread_cond_destroy(&l->idle);
+	if (!l->blk->loops)
+		loop_free(l->loop);
+}
+
 static void blk_destroy(struct virtio_blk *s)
 {
 	virtio_exit(&s->v);
 	disk_errors_exit(&s->errors);
-	forget_failed(s, NULL);
-	block_queue_free(s->queue);
-	loop_free(s->loop);
-	while (s->free) {
-		struct blk_req *req = s->free;
-
-		s->free = req->next;
-		virtq_elem_free(&req->elem);
-		free(req);
-	}
-	pthread_mutex_destroy(&s->lock);
-	pthread_cond_destroy(&s->idle);
+	while (s->lanes)
+		lane_destroy(&s->lane[--s->lanes]);
 }
 
 static int blk_realize(struct device *d, struct err *err)
@@ -562,22 +640,18 @@ static int blk_realize(struct device *d, struct err *err)
 		ret = disk_errors_init(&s->errors, d, s->rerror, s->werror, err);
 	if (ret)
 		return ret;
-	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->idle, NULL);
-	for (unsigned i = 0; i < s->num_queues; i++)
+	for (unsigned i = 0; i < s->num_queues; i++) {
 		s->vq[i].max = BLK_QUEUE_SIZE;
+		s->vq[i].index = i;
+	}
 	fill_config(s);
-	s->v.queue_lock = &s->lock;
-	ret = -ENOMEM;
-	s->loop = loop_new(err);
-	if (s->loop)
-		s->queue = block_queue_new(s->block, s->loop, BLK_QUEUE_SIZE / 2, err);
-	if (s->queue)
-		ret = virtio_init(&s->v, &blk_ops, d, s->vq, s->num_queues, s->loop, err);
+	ret = make_lanes(s, err);
+	if (!ret)
+		ret = virtio_init(&s->v, &blk_ops, d, s->vq, s->num_queues, s->lane[0].loop, err);
 	if (!ret)
 		ret = virtio_pci_realize(&o->proxy, &s->v, 0x010000, err);
 	if (!ret) {
-		ret = virtio_thread_start(&s->v, "io", &s->thread, err);
+		ret = s->loops ? 0 : virtio_thread_start(&s->v, "io", &s->thread, err);
 		if (!ret)
 			return 0;
 		virtio_pci_unrealize(d);
@@ -591,7 +665,8 @@ static void blk_unrealize(struct device *d)
 	struct virtio_blk *s = &((struct virtio_blk_pci *)d)->blk;
 
 	virtio_pci_unrealize(d); /* waits for what is in flight */
-	virtio_thread_end(&s->v, s->thread);
+	if (!s->loops)
+		virtio_thread_end(&s->v, s->thread);
 	blk_destroy(s);
 }
 
@@ -632,6 +707,7 @@ static int blk_loaded(void *obj, struct err *err)
 static const struct property blk_props[] = {
 	VIRTIO_PCI_PROPS(struct virtio_blk_pci),
 	PROP_DEF_PTR(struct virtio_blk_pci, blk.block, "drive", "the image (struct block); stays the owner's"),
+	PROP_DEF_PTR(struct virtio_blk_pci, blk.loops, "loops", "threads for its queues (struct disk_loops); stay the owner's"),
 	PROP_DEF_STRING(struct virtio_blk_pci, blk.serial, "serial", NULL, "serial number, at most 20 characters"),
 	PROP_DEF_U32(struct virtio_blk_pci, blk.num_queues, "num-queues", "1", 1, BLK_QUEUES, "request queues"),
 	PROP_DEF_U32(struct virtio_blk_pci, blk.logical, "logical-block-size", "512", 512, 32768,

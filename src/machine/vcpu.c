@@ -8,6 +8,7 @@
 
 #include "machine/machine.h"
 #include "util/log.h"
+#include "util/threads.h"
 
 static void leave(struct machine *m)
 {
@@ -23,6 +24,7 @@ static void *vcpu_thread(void *opaque)
 
 	snprintf(name, sizeof(name), "vcpu %u", v->index);
 	prctl(PR_SET_NAME, name);
+	thread_begin(THREAD_VCPU);
 	pthread_mutex_lock(&m->run_lock);
 	v->tid = gettid();
 	pthread_cond_broadcast(&m->run_cond);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The log: one line an event, to standard error unless log_to_fd() says
  * otherwise. Libraries below src/vmm use it only for what a guest or a peer

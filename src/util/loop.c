@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "util/loop.h"
 
 #include <errno.h>
@@ -32,6 +32,7 @@ struct post {
 	void (*fn)(void *arg);
 	void *arg;
 	uint64_t round;
+	bool kept; /* its memory is the caller's */
 	struct post *next;
 };
 
@@ -167,6 +168,49 @@ int loop_post(struct loop *l, void (*fn)(void *arg), void *arg)
 	pthread_mutex_unlock(&l->lock);
 	wake(l);
 	return 0;
+}
+
+struct call {
+	struct post post;
+	void (*fn)(void *arg);
+	void *arg;
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	bool done;
+};
+
+static void run_call(void *arg)
+{
+	struct call *c = arg;
+
+	c->fn(c->arg);
+	pthread_mutex_lock(&c->lock);
+	c->done = true;
+	pthread_cond_signal(&c->ended);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	struct call c = { .fn = fn, .arg = arg, .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
+
+	if (!__atomic_load_n(&l->running, __ATOMIC_ACQUIRE) || loop_is_mine(l)) {
+		fn(arg);
+		return;
+	}
+	c.post = (struct post){ .fn = run_call, .arg = &c, .kept = true };
+	pthread_mutex_lock(&l->lock);
+	c.post.round = l->round;
+	*l->posts_end = &c.post;
+	l->posts_end = &c.post.next;
+	pthread_mutex_unlock(&l->lock);
+	wake(l);
+	pthread_mutex_lock(&c.lock);
+	while (!c.done)
+		pthread_cond_wait(&c.ended, &c.lock);
+	pthread_mutex_unlock(&c.lock);
+	pthread_mutex_destroy(&c.lock);
+	pthread_cond_destroy(&c.ended);
 }
 
 void loop_unpost(struct loop *l, void (*fn)(void *arg), void *arg)
@@ -324,6 +368,7 @@ static void run_timers(struct loop *l)
 
 static void run_posts(struct loop *l)
 {
+	bool kept;
 	struct post *p;
 	uint64_t round;
 
@@ -335,8 +380,10 @@ static void run_posts(struct loop *l)
 		if (!l->posts)
 			l->posts_end = &l->posts;
 		pthread_mutex_unlock(&l->lock);
+		kept = p->kept; /* where it is not ours, it may go while fn runs */
 		p->fn(p->arg);
-		free(p);
+		if (!kept)
+			free(p);
 		pthread_mutex_lock(&l->lock);
 	}
 	pthread_mutex_unlock(&l->lock);

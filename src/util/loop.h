@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * An event loop for one thread: descriptors (epoll), timers and posted calls.
  *
@@ -26,6 +26,8 @@ int loop_run(struct loop *loop);
 void loop_quit(struct loop *loop, int status);
 /* Run fn(arg) in the loop's thread, in the order of the calls. Returns 0 or -ENOMEM. */
 int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
+/* Run fn(arg) in the loop's thread and wait for it to end; here, if nobody runs the loop. Any thread, without locks that fn takes. */
+void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* Forget the calls of fn(arg) that have not begun: whoever is about to go calls it, in the loop's thread or while it does not run. */
 void loop_unpost(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* True in the thread that runs the loop. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "util/sockets.h"
 
 #include <errno.h>
@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "util/files.h"
 
 static bool is_live(const struct sockaddr_un *a)
 {
@@ -24,8 +26,10 @@ int unix_listen(const char *path, const char *what, struct err *err)
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct stat st;
 	mode_t mask;
-	int fd, ret;
+	int fd = file_take_socket(path), ret;
 
+	if (fd >= 0) /* whoever passed it has bound it, and listens */
+		return fd;
 	if (strlen(path) >= sizeof(a.sun_path))
 		return err_set(err, ENAMETOOLONG, "%s: the socket path %s is longer than %zu bytes", what, path,
 			       sizeof(a.sun_path) - 1);

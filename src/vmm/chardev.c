@@ -20,6 +20,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "util/files.h"
 #include "util/sockets.h"
 
 #define ROOM 65536u
@@ -181,6 +182,8 @@ static void disconnect(struct fdchar *f)
 		loop_fd_del(f->out_watch);
 	f->out_watch = NULL;
 	pthread_mutex_lock(&f->lock);
+	if (f->out != f->in)
+		close(f->out);
 	if (f->pty < 0)
 		close(f->in);
 	f->in = f->out = -1;
@@ -251,8 +254,11 @@ static void fd_accept(struct chardev *c)
 
 static void connect_to(struct fdchar *f, int fd)
 {
+	int out = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* the loop watches a descriptor for one purpose only */
+
 	pthread_mutex_lock(&f->lock);
-	f->in = f->out = fd;
+	f->in = fd;
+	f->out = out < 0 ? fd : out;
 	pthread_mutex_unlock(&f->lock);
 	f->base.up = true;
 	watch_input(f);
@@ -316,6 +322,8 @@ static void fd_free(struct chardev *c)
 		stdio_taken = false;
 	} else if (f->out >= 0 && f->out != f->pty) {
 		close(f->out);
+		if (f->listener >= 0 && f->in >= 0 && f->in != f->out)
+			close(f->in);
 	}
 	if (f->pty >= 0) {
 		loop_fd_del(f->opens_watch);
@@ -353,7 +361,7 @@ static int open_stdio(struct fdchar *f, const char *option, struct err *err)
 
 static int open_file(struct fdchar *f, const char *option, const char *path, struct err *err)
 {
-	f->out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	f->out = file_open(path, O_WRONLY | O_CREAT | O_TRUNC);
 	if (f->out < 0)
 		return err_set_errno(err, errno, "%s: cannot write %s", option, path);
 	f->base.up = true;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "device/virtio_scsi.h"
+#include "image/remote.h"
 #include "vmm/vmm.h"
 
 #define SETTINGS 16
@@ -55,7 +56,7 @@ static const struct {
 	const char *setting, *property;
 } to_device[] = {
 	{ "serial", "serial" }, { "werror", "werror" }, { "rerror", "rerror" }, { "queues", "num-queues" },
-	{ "discard", "discard" },
+	{ "discard", "discard" }, { "iothread", "iothread" },
 };
 
 static int disk_setting(struct disk_option *o, const struct option_pair *p, struct err *err)
@@ -70,6 +71,8 @@ static int disk_setting(struct disk_option *o, const struct option_pair *p, stru
 		o->image.path = p->value;
 	else if (!strcmp(p->key, "format"))
 		o->image.format = p->value;
+	else if (!strcmp(p->key, "key-secret") || !strcmp(p->key, "encrypt.key-secret"))
+		o->image.key_secret = p->value;
 	else if (!strcmp(p->key, "id"))
 		o->id = p->value;
 	else if (!strcmp(p->key, "readonly"))
@@ -82,7 +85,7 @@ static int disk_setting(struct disk_option *o, const struct option_pair *p, stru
 		return one_of(p, &o->media, "disk", "cdrom", err);
 	else
 		return err_set(err, EINVAL,
-			       "--disk: there is no setting '%s'; use format, readonly, cache, id, serial, bus, media, werror, rerror, queues or discard",
+			       "--disk: there is no setting '%s'; use format, key-secret, readonly, cache, id, serial, bus, media, werror, rerror, queues, iothread or discard",
 			       p->key);
 	return 0;
 }
@@ -118,8 +121,14 @@ int vmm_disk_option(struct vmm *v, const char *text, struct err *err)
 {
 	struct disk_option o = { .image.fd = -1 };
 	struct option_pair pairs[SETTINGS];
-	int n = options_split("--disk", text, "file", pairs, SETTINGS, err), ret = 0;
+	char *with_key = NULL;
+	int n, ret = 0;
 
+	/* A server's name may have a '=' in it. */
+	if (remote_is_uri(text) && asprintf(&with_key, "file=%s", text) < 0)
+		return err_set(err, ENOMEM, "--disk: no memory");
+	n = options_split("--disk", with_key ? with_key : text, "file", pairs, SETTINGS, err);
+	free(with_key);
 	if (n < 0)
 		return n;
 	for (int i = 0; i < n && !ret; i++)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/net_limit.h"
 #include "vmm/passt.h"
 #include "vmm/tap.h"
 #include "vmm/vmm.h"
@@ -204,11 +205,35 @@ static const struct {
 	{ "bridge", add_bridge },
 };
 
+/* Keel's own: "inbound" and "outbound" of any type. Taken out of args. */
+static int take_limits(json_t *args, struct net_limit limits[2], bool *any, struct err *err)
+{
+	static const char *const keys[] = { [NET_INBOUND] = "inbound", [NET_OUTBOUND] = "outbound" };
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < 2; i++) {
+		json_t *value = json_object_get(args, keys[i]);
+
+		limits[i] = (struct net_limit){ 0 };
+		if (!value)
+			continue;
+		*any = true;
+		ret = json_is_string(value) ? net_limit_parse(json_string_value(value), &limits[i], err)
+					    : err_set(err, EINVAL, "Invalid parameter type for '%s', expected: string", keys[i]);
+		if (ret)
+			err_prefix(err, "%s", keys[i]);
+		json_object_del(args, keys[i]);
+	}
+	return ret;
+}
+
 int vmm_net_add(struct vmm *v, json_t *args, struct err *err)
 {
 	const char *type = json_string_value(json_object_get(args, "type"));
 	const char *id = json_string_value(json_object_get(args, "id"));
+	struct net_limit limits[2];
 	struct netdev *nd;
+	bool limited = false;
 
 	if (!type || !id || !*id || strlen(id) > 63)
 		return err_set(err, EINVAL, "Parameter '%s' is missing or no name", type ? "id" : "type");
@@ -217,7 +242,11 @@ int vmm_net_add(struct vmm *v, json_t *args, struct err *err)
 	for (unsigned i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		if (strcmp(types[i].name, type))
 			continue;
+		if (take_limits(args, limits, &limited, err))
+			return -err->code;
 		nd = types[i].add(v, args, err);
+		if (nd && limited)
+			nd = net_limit_new(nd, v->loop, limits, err);
 		return nd && vmm_net_new(v, id, types[i].name, nd, err) ? 0 : -err->code;
 	}
 	return err_set(err, EINVAL, "Parameter 'type' does not accept value '%.80s': user, stream, tap and bridge are supported", type);
@@ -230,7 +259,7 @@ int vmm_net_add(struct vmm *v, json_t *args, struct err *err)
 /* Which of netdev_add's arguments a setting is; the card's own ones are not here. */
 static int net_setting(const struct option_pair *p, json_t *args, json_t *forwards, struct err *err)
 {
-	static const char *const texts[] = { "ifname", "br", "fd", "fds", NULL };
+	static const char *const texts[] = { "ifname", "br", "fd", "fds", "inbound", "outbound", NULL };
 	char *end;
 
 	for (unsigned i = 0; texts[i]; i++)
@@ -247,7 +276,7 @@ static int net_setting(const struct option_pair *p, json_t *args, json_t *forwar
 			return err_set(err, EINVAL, "--net: queues must be 1 to %d, not '%s'", TAP_QUEUES, p->value);
 		return json_object_set_new(args, "queues", json_integer(n));
 	}
-	return err_set(err, EINVAL, "--net: there is no setting '%s'; use id, mac, mtu, hostfwd, ifname, br, fd, fds, queues or path",
+	return err_set(err, EINVAL, "--net: there is no setting '%s'; use id, mac, mtu, hostfwd, ifname, br, fd, fds, queues, inbound, outbound or path",
 		       p->key);
 }
 

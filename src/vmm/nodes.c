@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "util/files.h"
+#include "vmm/node_remote.h"
 #include "vmm/vmm.h"
 
 #define NODE_NAME_MAX 31
@@ -28,11 +30,14 @@ static bool good_name(const char *name)
 
 static void node_free(struct vmm *v, struct vmm_node *n)
 {
+	if (n->backing)
+		vmm_node_detach(v, n);
 	block_close(n->block);
 	if (n->file)
 		vmm_node_put(v, n->file);
 	free(n->name);
 	free(n->path);
+	free(n->key_secret);
 	free(n->driver);
 	free(n);
 }
@@ -118,6 +123,7 @@ static int open_once(struct vmm *v, struct vmm_node *n, bool readonly, struct er
 	bool direct = n->direct || at->direct, no_flush = n->no_flush || at->no_flush;
 	struct block_options o = {
 		.path = at->path, .fd = -1, .format = n->file ? n->driver : "raw", .readonly = readonly,
+		.key_secret = n->key_secret, .no_backing = n->no_backing,
 		.cache = no_flush ? BLOCK_CACHE_UNSAFE : direct ? BLOCK_CACHE_NONE : BLOCK_CACHE_WRITEBACK,
 	};
 
@@ -161,11 +167,16 @@ int vmm_node_get(struct vmm *v, struct vmm_node *n, struct err *err)
 	return ret;
 }
 
+static bool is_protocol(const char *driver)
+{
+	return !strcmp(driver, "file") || !strcmp(driver, "host_device") || node_remote_driver(driver);
+}
+
 void vmm_node_put(struct vmm *v, struct vmm_node *n)
 {
 	n->users--;
 	/* A file node may serve another way next time. */
-	if (!n->users && !n->file && (!strcmp(n->driver, "file") || !strcmp(n->driver, "host_device"))) {
+	if (!n->users && !n->file && is_protocol(n->driver)) {
 		block_close(n->block);
 		n->block = NULL;
 	}
@@ -219,8 +230,34 @@ static int one_of(const char *key, json_t *value, const char *words, struct err 
 		       words);
 }
 
+static int take_secret(struct vmm_node *n, const char *key, json_t *value, struct err *err)
+{
+	const char *id = json_string_value(value);
+
+	if (!id)
+		return err_set(err, EINVAL, "Invalid parameter type for '%s', expected: string", key);
+	free(n->key_secret);
+	n->key_secret = strdup(id);
+	return n->key_secret ? 0 : err_set(err, ENOMEM, "no memory for a block node");
+}
+
+/* qcow2's encryption, as libvirt asks for it. */
+static int take_encrypt(struct vmm_node *n, json_t *encrypt, struct err *err)
+{
+	const char *format = json_string_value(json_object_get(encrypt, "format"));
+
+	if (!format || strcmp(format, "luks"))
+		return err_set(err, ENOTSUP, "Parameter 'encrypt.format' does not accept value '%.40s': Keel knows: luks",
+			       format ? format : "?");
+	return take_secret(n, "encrypt.key-secret", json_object_get(encrypt, "key-secret"), err);
+}
+
 static int take_option(struct vmm_node *n, bool format, const char *key, json_t *value, struct err *err)
 {
+	if (format && !strcmp(key, "key-secret") && !strcmp(n->driver, "luks"))
+		return take_secret(n, key, value, err);
+	if (format && !strcmp(key, "encrypt") && !strcmp(n->driver, "qcow2"))
+		return take_encrypt(n, value, err);
 	if (!strcmp(key, "read-only"))
 		return take_bool(value, key, &n->readonly, err);
 	if (!strcmp(key, "auto-read-only"))
@@ -238,8 +275,6 @@ static int take_option(struct vmm_node *n, bool format, const char *key, json_t 
 		return one_of(key, value, "io_uring native threads", err);
 	if (!format && !strcmp(key, "locking"))
 		return one_of(key, value, "auto on", err);
-	if (format && !strcmp(key, "backing"))
-		return err_set(err, ENOTSUP, "Parameter 'backing' is not supported: the image's own header names its backing file");
 	return err_set(err, EINVAL, "Parameter '%.80s' is unexpected", key);
 }
 
@@ -250,8 +285,16 @@ static struct vmm_node *take_file(struct vmm *v, json_t *file, struct err *err)
 {
 	struct vmm_node *n;
 
-	if (json_is_object(file))
-		return make_node(v, file, true, err);
+	if (json_is_object(file)) {
+		n = make_node(v, file, true, err);
+		if (n && n->file) {
+			err_set(err, ENOTSUP, "Parameter 'file' does not accept a format over a format");
+			delist(v, n);
+			node_free(v, n);
+			n = NULL;
+		}
+		return n;
+	}
 	if (!json_is_string(file)) {
 		err_set(err, EINVAL, "Parameter 'file' is missing");
 		return NULL;
@@ -259,8 +302,9 @@ static struct vmm_node *take_file(struct vmm *v, json_t *file, struct err *err)
 	n = vmm_node_find(v, json_string_value(file));
 	if (!n)
 		err_set(err, ENOENT, "Cannot find device='' nor node-name='%.80s'", json_string_value(file));
-	else if (n->file || (strcmp(n->driver, "file") && strcmp(n->driver, "host_device")))
-		err_set(err, ENOTSUP, "Node '%s' is no file: a format lies over a node of driver file or host_device", n->name);
+	else if (n->file || !is_protocol(n->driver))
+		err_set(err, ENOTSUP, "Node '%s' is no file: a format lies over a node of driver file, host_device, nbd, iscsi or rbd",
+			n->name);
 	else if (n->users)
 		err_set(err, EBUSY, "Node '%s' is already in use", n->name);
 	else
@@ -276,13 +320,36 @@ static int fill_node(struct vmm_node *n, json_t *args, bool format, struct err *
 	json_object_foreach(args, key, value) {
 		int ret;
 
-		if (!strcmp(key, "driver") || !strcmp(key, "node-name") || !strcmp(key, format ? "file" : "filename"))
+		if (!strcmp(key, "driver") || !strcmp(key, "node-name") || !strcmp(key, format ? "file" : "filename") ||
+		    (!strcmp(key, "backing") && !strcmp(n->driver, "qcow2")) ||
+		    (!format && node_remote_option(n->driver, key)))
 			continue;
 		ret = take_option(n, format, key, value, err);
 		if (ret)
 			return ret;
 	}
 	return 0;
+}
+
+static int take_backing(struct vmm *v, struct vmm_node *n, json_t *backing, struct err *err)
+{
+	const char *name = json_string_value(backing);
+	struct vmm_node *below;
+	int ret;
+
+	if (json_is_null(backing) || (name && !name[0]))
+		return 0;
+	if (!name && !json_is_object(backing))
+		return err_set(err, EINVAL, "Invalid parameter type for 'backing', expected: string, object or null");
+	below = name ? vmm_node_find(v, name) : make_node(v, backing, true, err);
+	if (!below)
+		return err_set(err, ENOENT, "Cannot find device='' nor node-name='%.80s'", name ? name : "");
+	ret = vmm_node_attach(v, n, below, err);
+	if (ret && !name) {
+		delist(v, below);
+		node_free(v, below);
+	}
+	return ret;
 }
 
 /* A node with all of its options; `inner` ones are a part of their parent and may have no name. NULL and err on failure. */
@@ -292,21 +359,30 @@ static struct vmm_node *make_node(struct vmm *v, json_t *args, bool inner, struc
 	const char *name = json_string_value(json_object_get(args, "node-name"));
 	const char *filename = json_string_value(json_object_get(args, "filename"));
 	struct vmm_node *n, *file = NULL;
+	char *remote = NULL;
 	bool format;
 
 	if (!driver || (!name && !inner)) {
 		err_set(err, EINVAL, "%s", driver ? "'node-name' must be specified for the root node" : "Parameter 'driver' is missing");
 		return NULL;
 	}
-	format = !strcmp(driver, "raw") || !strcmp(driver, "qcow2");
-	if ((!format && strcmp(driver, "file") && strcmp(driver, "host_device")) || (format && inner)) {
-		err_set(err, ENOTSUP, "Parameter 'driver' does not accept value '%.80s': raw and qcow2 over file and host_device are supported",
+	format = !strcmp(driver, "raw") || !strcmp(driver, "qcow2") || !strcmp(driver, "luks");
+	if (!format && !is_protocol(driver)) {
+		err_set(err, ENOTSUP,
+			"Parameter 'driver' does not accept value '%.80s': raw, qcow2 and luks over file, host_device, nbd, iscsi and "
+			"rbd are supported",
 			driver);
 		return NULL;
 	}
-	if (!format && !filename) {
+	if (!format && !node_remote_driver(driver) && !filename) {
 		err_set(err, EINVAL, "Parameter 'filename' is missing");
 		return NULL;
+	}
+	if (!format && node_remote_driver(driver)) {
+		remote = node_remote_name(driver, args, err);
+		if (!remote)
+			return NULL;
+		filename = remote;
 	}
 	if (format) {
 		file = take_file(v, json_object_get(args, "file"), err);
@@ -315,6 +391,7 @@ static struct vmm_node *make_node(struct vmm *v, json_t *args, bool inner, struc
 		file->users++;
 	}
 	n = node_new(v, name, driver, file ? file->path : filename, err);
+	free(remote);
 	if (!n) {
 		if (file)
 			vmm_node_put(v, file);
@@ -322,12 +399,15 @@ static struct vmm_node *make_node(struct vmm *v, json_t *args, bool inner, struc
 	}
 	n->file = file;
 	n->own = inner;
-	if (fill_node(n, args, format, err) || (format && open_node(v, n, err))) {
+	n->no_backing = !strcmp(driver, "qcow2") && json_object_get(args, "backing");
+	if (fill_node(n, args, format, err) || (format && open_node(v, n, err)) ||
+	    (n->no_backing && take_backing(v, n, json_object_get(args, "backing"), err))) {
 		node_free(v, n);
 		return NULL;
 	}
-	if (!format && strncmp(filename, "/dev/fdset/", 11) && access(filename, R_OK)) {
-		err_set(err, errno, "Could not open '%s': %s", filename, strerror(errno));
+	if (!format && !node_remote_driver(driver) && strncmp(n->path, "/dev/fdset/", 11) && !file_passed(n->path) &&
+	    access(n->path, R_OK)) {
+		err_set(err, errno, "Could not open '%s': %s", n->path, strerror(errno));
 		node_free(v, n);
 		return NULL;
 	}
@@ -353,13 +433,39 @@ int vmm_node_del(struct vmm *v, const char *name, struct err *err)
 	return 0;
 }
 
+void vmm_node_free(struct vmm *v, struct vmm_node *n)
+{
+	delist(v, n);
+	node_free(v, n);
+}
+
+struct vmm_node *vmm_node_new(struct vmm *v, const char *driver, const char *path, struct block *block)
+{
+	struct vmm_node *n = node_new(v, NULL, driver, path, NULL);
+
+	if (!n)
+		return NULL;
+	n->block = block;
+	n->own = true;
+	enlist(v, n);
+	return n;
+}
+
+static bool is_below(struct vmm *v, const struct vmm_node *n)
+{
+	for (struct vmm_node *over = v->nodes; over; over = over->next)
+		if (over->file == n || over->backing == n)
+			return true;
+	return false;
+}
+
 void vmm_nodes_free(struct vmm *v)
 {
-	/* From the top down: who lies over a file came after it. */
+	/* From the top down. */
 	while (v->nodes) {
 		struct vmm_node *n = v->nodes;
 
-		while (n->next)
+		while (is_below(v, n))
 			n = n->next;
 		n->own = false;
 		delist(v, n);

@@ -9,8 +9,8 @@
 
 enum {
 	O_KERNEL = 256, O_INITRD, O_APPEND, O_FIRMWARE, O_CPUS, O_MEMORY, O_ENGINE, O_DISK, O_NET, O_SERIAL, O_CONSOLE,
-	O_CHANNEL, O_SHARE, O_VSOCK, O_QMP, O_NAME, O_NO_REBOOT, O_NO_SHUTDOWN, O_PAUSED, O_DEBUGCON, O_DEBUG_EXIT, O_DEVICE, O_UUID, O_ROOT_PORTS, O_NO_PVPANIC,
-	O_NO_RNG, O_NO_BALLOON, O_HIDE_PV, O_HELP, O_VERSION,
+	O_CHANNEL, O_SHARE, O_VSOCK, O_QMP, O_NAME, O_NO_REBOOT, O_NO_SHUTDOWN, O_PAUSED, O_DEBUGCON, O_DEBUG_EXIT, O_DEVICE, O_UUID, O_ROOT_PORTS, O_NO_PVPANIC, O_OBJECT,
+	O_NO_RNG, O_NO_BALLOON, O_HIDE_PV, O_SANDBOX, O_FD, O_PLACE, O_HELP, O_VERSION,
 };
 
 static const struct {
@@ -23,17 +23,21 @@ static const struct {
 	{ "firmware", "FILE", "boot this firmware instead of a kernel", O_FIRMWARE },
 	{ "cpus", "N", "virtual CPUs, 1 to 255 (1)", O_CPUS },
 	{ "memory", "SIZE", "guest memory, in MiB or with suffix K, M, G, T (256)", O_MEMORY },
-	{ "engine", "KIND", "auto, kvm or soft[,translate=off][,native=on][,lockstep=on][,cache=SIZE] (auto)", O_ENGINE },
-	{ "disk", "PATH[,format=raw|qcow2][,readonly=on][,cache=MODE][,id=ID][,serial=TEXT][,bus=virtio|scsi][,media=disk|cdrom]"
-	  "[,queues=N][,discard=off][,werror=report|ignore|stop|enospc][,rerror=...]", "a disk; may be repeated", O_DISK },
+	{ "engine", "KIND", "auto, kvm or soft[,translate=off][,native=off][,lockstep=on][,cache=SIZE] (auto)", O_ENGINE },
+	{ "disk", "PATH[,format=raw|qcow2|luks][,key-secret=ID][,readonly=on][,cache=MODE][,id=ID][,serial=TEXT][,bus=virtio|scsi][,media=disk|cdrom]"
+	  "[,queues=N][,iothread=ID[:ID]...][,discard=off][,werror=report|ignore|stop|enospc][,rerror=...]", "a disk; may be repeated", O_DISK },
 	{ "net", "none|user[,hostfwd=[tcp|udp]:[ADDR]:PORT-:PORT]...|tap[,ifname=NAME][,br=NAME][,queues=N]|tap,fds=N:N...|stream,path=PATH",
-	  "a virtio network card on passt, a tap interface or a socket; each with [,mac=MAC][,mtu=N][,id=NAME] (none)", O_NET },
+	  "a virtio network card on passt, a tap interface or a socket; each with [,mac=MAC][,mtu=N][,id=NAME][,inbound=LIMIT][,outbound=LIMIT], a LIMIT being "
+	  "AVERAGE[:PEAK[:BURST]] in KiB (none)", O_NET },
 	{ "serial", "stdio|null|file:PATH|unix:PATH", "first, then second, ... serial port (stdio)", O_SERIAL },
 	{ "console", "BACKEND", "a virtio console, with a back end as --serial's", O_CONSOLE },
 	{ "channel", "BACKEND,name=NAME[,id=NAME]", "a virtio serial port of that name in the guest; may be repeated", O_CHANNEL },
 	{ "share", "DIR,tag=NAME[,cache=auto|always|none][,queues=N][,id=ID]", "a folder of the host that the guest can mount (virtiofs)", O_SHARE },
 	{ "vsock", "guest-cid=N,socket=PATH[,id=ID]", "sockets between host and guest: PATH and PATH_PORT on the host", O_VSOCK },
 	{ "device", "CLASS[,PROPERTY=VALUE]...", "one more device", O_DEVICE },
+	{ "place", "ID=BUS:SLOT[.FUNCTION]", "where a PCI device goes: BUS is pcie.0 or the id of a root port; may be repeated", O_PLACE },
+	{ "object", "secret,id=ID,file=FILE[,format=base64]|tls-creds-x509,id=ID,dir=DIR,endpoint=client|server|iothread,id=ID",
+	  "a passphrase, certificates, or a thread for disks; may be repeated", O_OBJECT },
 	{ "qmp", "unix:PATH|fd:N", "listen for QMP clients; may be repeated", O_QMP },
 	{ "name", "TEXT", "what the machine is called in messages and the process list", O_NAME },
 	{ "uuid", "UUID", "what SMBIOS tells the guest", O_UUID },
@@ -47,6 +51,9 @@ static const struct {
 	{ "no-rng", NULL, "leave out the entropy device", O_NO_RNG },
 	{ "no-balloon", NULL, "leave out the memory balloon", O_NO_BALLOON },
 	{ "hide-pv", NULL, "do not offer KVM's paravirtual clock", O_HIDE_PV },
+	{ "sandbox", "on|paths|off[,passed][,root][,native][,uid=N]", "what keel-vmm gives up before the guest runs (on; paths with --qmp unix:PATH)",
+	  O_SANDBOX },
+	{ "fd", "N=PATH", "descriptor N is the file PATH, opened by whoever started us; may be repeated", O_FD },
 	{ "help", NULL, "this text", O_HELP },
 	{ "version", NULL, "print the version", O_VERSION },
 };
@@ -142,13 +149,9 @@ static int parse_engine_key(struct vmm_options *o, char *item, struct err *err)
 	if (!strcmp(item, "translate"))
 		return parse_switch(item, value, &o->no_translate, err);
 	if (!strcmp(item, "native")) {
-		bool off = false;
-
+		o->no_native = false;
 		o->native_always = !strcmp(value, "always");
-		if (!o->native_always && parse_switch(item, value, &off, err))
-			return -EINVAL;
-		o->native = !off;
-		return 0;
+		return o->native_always ? 0 : parse_switch(item, value, &o->no_native, err);
 	}
 	if (!strcmp(item, "lockstep")) {
 		bool off;
@@ -252,6 +255,10 @@ static int apply(struct vmm_options *o, int key, char *arg, struct err *err)
 		return add(o->serial, &o->serials, MAX_SERIALS, arg, "serial", err);
 	case O_DEVICE:
 		return add(o->device, &o->devices, MAX_DEVICES, arg, "device", err);
+	case O_OBJECT:
+		return add(o->object, &o->objects, MAX_OBJECTS, arg, "object", err);
+	case O_PLACE:
+		return add(o->place, &o->places, MAX_PLACES, arg, "place", err);
 	case O_QMP:
 		return add(o->qmp, &o->qmps, 4, arg, "qmp", err);
 	case O_CONSOLE:
@@ -297,6 +304,10 @@ static int apply(struct vmm_options *o, int key, char *arg, struct err *err)
 	case O_HIDE_PV:
 		o->hide_pv = true;
 		return 0;
+	case O_SANDBOX:
+		return once(&o->sandbox, arg, "sandbox", err);
+	case O_FD:
+		return add(o->file, &o->files, MAX_FILES, arg, "fd", err);
 	case O_HELP:
 		o->help = true;
 		return 0;
@@ -345,6 +356,11 @@ int options_parse(struct vmm_options *o, int argc, char **argv, struct err *err)
 	if (!ret && optind < argc)
 		ret = err_set(err, EINVAL, "'%s' is not an option; see --help", argv[optind]);
 	return ret ? ret : check(o, err);
+}
+
+bool options_native(const struct vmm_options *o)
+{
+	return o->native_always || !(o->no_native || o->no_translate);
 }
 
 void options_free(struct vmm_options *o)

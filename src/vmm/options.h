@@ -10,10 +10,13 @@
 
 #define MAX_DISKS 16
 #define MAX_NETS 8
-#define MAX_DEVICES 32
+#define MAX_DEVICES 64
+#define MAX_PLACES 64
 #define MAX_SERIALS 4
 #define MAX_CHANNELS 7
 #define MAX_SHARES 8
+#define MAX_OBJECTS 64
+#define MAX_FILES 512
 
 struct vmm_options {
 	const char *name;
@@ -22,7 +25,7 @@ struct vmm_options {
 	uint32_t cpus;
 	uint64_t memory; /* bytes */
 	enum engine_kind engine;
-	bool no_reboot, no_shutdown, paused, debug_exit, no_pvpanic, hide_pv, no_translate, native, native_always, lockstep;
+	bool no_reboot, no_shutdown, paused, debug_exit, no_pvpanic, hide_pv, no_translate, no_native, native_always, lockstep;
 	uint64_t engine_cache; /* --engine soft,cache=SIZE; 0: the default */
 	bool no_rng, no_balloon;
 	const char *serial[MAX_SERIALS]; /* backend texts */
@@ -36,10 +39,16 @@ struct vmm_options {
 	const char *qmp[4];
 	unsigned qmps;
 	const char *disk[MAX_DISKS], *net[MAX_NETS], *device[MAX_DEVICES]; /* texts as given */
-	unsigned disks, nets, devices;
+	const char *object[MAX_OBJECTS]; /* texts as given */
+	unsigned disks, nets, devices, objects;
+	const char *place[MAX_PLACES]; /* "ID=BUS:SLOT[.FUNCTION]" */
+	unsigned places;
 	uint8_t uuid[16];
 	bool has_uuid;
 	uint32_t root_ports;
+	const char *sandbox;  /* text as given, or NULL */
+	const char *file[MAX_FILES]; /* "N=PATH" */
+	unsigned files;
 	bool help, version;
 };
 
@@ -49,6 +58,8 @@ struct vmm_options {
  */
 int options_parse(struct vmm_options *o, int argc, char **argv, struct err *err);
 void options_free(struct vmm_options *o);
+/* Does long user code run natively (engine soft)? Unless it is told not to, and not where the interpreter is asked for. */
+bool options_native(const struct vmm_options *o);
 void options_help(FILE *f, const char *program);
 
 /* "KEY=VALUE" of a comma-separated list: copies of key and value, each freed by the caller. See options_split(). */

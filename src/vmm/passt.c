@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "util/files.h"
 #include "util/log.h"
 
 #define FRAME_MAX 65550u
@@ -345,6 +346,7 @@ struct netdev *stream_net_open(struct loop *loop, const char *path, int fd, stru
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int ret = 0, type = 0;
 	socklen_t len = sizeof(type);
+	bool passed;
 
 	if (!p) {
 		if (fd >= 0)
@@ -356,8 +358,11 @@ struct netdev *stream_net_open(struct loop *loop, const char *path, int fd, stru
 		ret = err_set(err, ENAMETOOLONG, "the path of the socket %s is too long", path);
 	} else if (path) {
 		strcpy(a.sun_path, path);
-		p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (p->fd < 0 || connect(p->fd, (struct sockaddr *)&a, sizeof(a)))
+		p->fd = file_take_socket(path);
+		passed = p->fd >= 0;
+		if (!passed)
+			p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (p->fd < 0 || (!passed && connect(p->fd, (struct sockaddr *)&a, sizeof(a))))
 			ret = err_set_errno(err, errno, "cannot connect to the network at %s", path);
 	} else if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_STREAM) {
 		ret = err_set(err, EINVAL, "descriptor %d is no stream socket", fd);

@@ -16,6 +16,8 @@
 #include "device/virtio_scsi.h"
 #include "machine/pci.h"
 #include "util/log.h"
+#include "vmm/iothread.h"
+#include "vmm/objects.h"
 #include "vmm/vmm.h"
 
 struct vmm_plug *vmm_plug_find(struct vmm *v, const char *device_id)
@@ -146,6 +148,96 @@ static int set_chardev(struct vmm *v, struct vmm_plug *p, const char *key, const
 	return 0;
 }
 
+/* ---- Threads of disks --------------------------------------------------------- */
+
+static int take_iothread(struct vmm *v, struct vmm_plug *p, const char *id, unsigned *lane, struct err *err)
+{
+	struct vmm_object *o = vmm_object_find(v, id, OBJECT_IOTHREAD, err);
+
+	if (!o)
+		return -ENOENT;
+	if (!p->loops && !(p->loops = calloc(1, sizeof(*p->loops))))
+		return err_set(err, ENOMEM, "no memory for a device");
+	for (*lane = 0; *lane < p->loops->n; ++*lane)
+		if (p->iothread[*lane] == o)
+			return 0;
+	if (*lane == DISK_QUEUES)
+		return err_set(err, EINVAL, "more than %u iothreads can't serve one disk", DISK_QUEUES);
+	o->users++;
+	p->iothread[*lane] = o;
+	p->loops->loop[*lane] = iothread_loop(o->iothread);
+	p->loops->n++;
+	device_set_ptr(p->dev, "loops", p->loops);
+	return 0;
+}
+
+/* "ID[:ID]...": the queues go round them. */
+static int set_iothreads(struct vmm *v, struct vmm_plug *p, const char *text, struct err *err)
+{
+	unsigned lane, queue = 0;
+
+	for (const char *at = text; *at;) {
+		size_t len = strcspn(at, ":");
+		char id[64];
+		int ret;
+
+		snprintf(id, sizeof(id), "%.*s", (int)len, at);
+		ret = take_iothread(v, p, id, &lane, err);
+		if (ret)
+			return ret;
+		at += len + (at[len] == ':');
+	}
+	while (p->loops && queue < DISK_QUEUES) {
+		p->loops->lane[queue] = queue % p->loops->n;
+		queue++;
+	}
+	return p->loops ? 0 : err_set(err, EINVAL, "property iothread names none");
+}
+
+/* QEMU's iothread-vq-mapping: [{"iothread": ID, "vqs": [QUEUE...]}...], with "vqs" in all or in none. */
+static int set_mapping(struct vmm *v, struct vmm_plug *p, const char *text, struct err *err)
+{
+	json_t *list = json_loads(text, 0, NULL), *item, *number;
+	size_t i, j, listed = 0;
+	bool seen[DISK_QUEUES] = { 0 };
+	unsigned lane;
+	int ret = json_array_size(list) ? 0 : err_set(err, EINVAL, "iothread-vq-mapping is not a list with iothreads");
+
+	json_array_foreach(list, i, item) {
+		const char *id = json_string_value(json_object_get(item, "iothread"));
+		json_t *vqs = json_object_get(item, "vqs");
+
+		if (!ret && !id)
+			ret = err_set(err, EINVAL, "iothread-vq-mapping: 'iothread' is missing");
+		if (!ret)
+			ret = take_iothread(v, p, id, &lane, err);
+		listed += vqs != NULL;
+		json_array_foreach(vqs, j, number) {
+			json_int_t n = json_is_integer(number) ? json_integer_value(number) : -1;
+
+			if (!ret && (n < 0 || n >= DISK_QUEUES || seen[n]))
+				ret = err_set(err, EINVAL, "iothread-vq-mapping: queue %lld is none, or is listed twice", (long long)n);
+			if (ret)
+				break;
+			seen[n] = true;
+			p->loops->lane[n] = lane;
+		}
+	}
+	if (!ret && listed && listed != json_array_size(list))
+		ret = err_set(err, EINVAL, "iothread-vq-mapping: 'vqs' must be given for all iothreads or for none");
+	for (unsigned q = 0; !ret && !listed && q < DISK_QUEUES; q++)
+		p->loops->lane[q] = q % p->loops->n;
+	json_decref(list);
+	return ret;
+}
+
+static void drop_iothreads(struct vmm_plug *p)
+{
+	for (unsigned i = 0; p->loops && i < p->loops->n; i++)
+		p->iothread[i]->users--;
+	free(p->loops);
+}
+
 static int set_prop(struct vmm *v, struct vmm_plug *p, const char *key, const char *value, bool *placed, struct err *err)
 {
 	const struct device_class *cls = p->dev->cls;
@@ -153,6 +245,10 @@ static int set_prop(struct vmm *v, struct vmm_plug *p, const char *key, const ch
 
 	if (!strcmp(key, "drive") && has_prop(cls, key, PROP_PTR))
 		return set_drive(v, p, value, err);
+	if (!strcmp(key, "iothread") && has_prop(cls, "loops", PROP_PTR))
+		return p->loops ? err_set(err, EINVAL, "property iothread is given twice") : set_iothreads(v, p, value, err);
+	if (!strcmp(key, "iothread-vq-mapping") && has_prop(cls, "loops", PROP_PTR))
+		return p->loops ? err_set(err, EINVAL, "iothread and iothread-vq-mapping exclude each other") : set_mapping(v, p, value, err);
 	if (!strcmp(key, "netdev") && has_prop(cls, key, PROP_PTR))
 		return set_netdev(v, p, value, err);
 	if (!strncmp(key, "chardev", 7) && has_prop(cls, key, PROP_PTR))
@@ -227,13 +323,37 @@ static void plug_free(struct vmm *v, struct vmm_plug *p)
 		if (p->net->own)
 			vmm_net_del(v, p->net->id, NULL);
 	}
+	drop_iothreads(p);
 	free(p);
+}
+
+/* --place: for a device that another option makes. */
+static int set_place(struct vmm *v, struct vmm_plug *p, bool *placed, struct err *err)
+{
+	const struct vmm_options *o = v->options;
+	const char *id = p->dev->id;
+	size_t len = strlen(id);
+	char bus[64];
+
+	for (unsigned i = 0; i < o->places; i++) {
+		const char *colon = strrchr(o->place[i], ':'), *from = o->place[i] + len + 1;
+
+		if (strncmp(o->place[i], id, len) || o->place[i][len] != '=')
+			continue;
+		if (!colon || colon <= from || colon - from >= (int)sizeof(bus) || !has_prop(p->dev->cls, "addr", PROP_U32))
+			return err_set(err, EINVAL, "--place: '%s' is not of the form ID=BUS:SLOT[.FUNCTION] with the id of a PCI device",
+				       o->place[i]);
+		snprintf(bus, sizeof(bus), "%.*s", (int)(colon - from), from);
+		if (set_prop(v, p, "bus", bus, placed, err) || set_prop(v, p, "addr", colon + 1, placed, err))
+			return -err->code;
+	}
+	return 0;
 }
 
 static int fill(struct vmm *v, struct vmm_plug *p, const struct option_pair *pairs, int n, struct err *err)
 {
 	bool placed = false;
-	int ret = 0;
+	int ret = is_cold(v) ? set_place(v, p, &placed, err) : 0;
 
 	for (int i = 0; i < n && !ret; i++)
 		if (strcmp(pairs[i].key, "driver") && strcmp(pairs[i].key, "id"))

@@ -31,9 +31,12 @@ void vmm_fds_free(struct vmm *v);
 /* ---- Block nodes ---------------------------------------------------------- */
 
 struct vmm_node {
-	char *name, *path, *driver; /* driver as in blockdev-add: raw, qcow2, file, host_device */
+	char *name, *path, *driver; /* driver as in blockdev-add: raw, qcow2, luks, file, host_device, nbd, iscsi, rbd */
+	char *key_secret;           /* or NULL: of what is encrypted */
 	struct block *block;        /* NULL: a file that nothing has opened yet */
 	struct vmm_node *file;      /* the node below, or NULL */
+	struct vmm_node *backing;   /* a node whose contents are this one's backing file, or NULL; it has no block then */
+	bool no_backing;            /* what the header says of a backing file does not count */
 	bool readonly, direct, no_flush, auto_readonly, ignore_discard;
 	bool own;                   /* goes with its user: made by --disk, or inside of its parent's blockdev-add */
 	unsigned users;             /* devices and nodes above */
@@ -51,6 +54,44 @@ int vmm_node_del(struct vmm *v, const char *name, struct err *err);
 int vmm_node_get(struct vmm *v, struct vmm_node *n, struct err *err);
 void vmm_node_put(struct vmm *v, struct vmm_node *n);
 void vmm_nodes_free(struct vmm *v);
+void vmm_node_free(struct vmm *v, struct vmm_node *n); /* one that nobody uses */
+/* A node for contents that have none yet. NULL: no memory. */
+struct vmm_node *vmm_node_new(struct vmm *v, const char *driver, const char *path, struct block *block);
+
+/* node_graph.c: what lies over what */
+/* `below` becomes the backing file of `over`, and has no block of its own until vmm_node_detach(). */
+int vmm_node_attach(struct vmm *v, struct vmm_node *over, struct vmm_node *below, struct err *err);
+void vmm_node_detach(struct vmm *v, struct vmm_node *over);
+/* The device goes on with `overlay`, whose backing file the node becomes. */
+int vmm_node_snapshot(struct vmm *v, struct vmm_node *n, struct vmm_node *overlay, struct err *err);
+int vmm_node_snapshot_undo(struct vmm *v, struct vmm_node *n, struct vmm_node *overlay, struct err *err);
+/* The device that has `from` has `to` from now on; the block of that is the device's. */
+void vmm_node_move_user(struct vmm *v, struct vmm_node *from, struct vmm_node *to);
+struct vmm_plug *vmm_node_user(struct vmm *v, const struct vmm_node *n); /* or NULL */
+/* The node that a drive's, a device's or a node's name means. NULL and err (ENXIO). */
+struct vmm_node *vmm_node_named(struct vmm *v, const char *name, struct err *err);
+/* The image of that name, a node's or a file's, in the chain below an open node: its depth. -errno. */
+int vmm_node_depth(const struct vmm_node *n, const char *node, const char *file, struct err *err);
+struct vmm_node *vmm_node_below(struct vmm_node *n, unsigned depth); /* or NULL: it has no node */
+
+/* nbd_export.c */
+struct vmm_nbd;
+bool vmm_node_is_exported(struct vmm *v, const struct vmm_node *n);
+void vmm_nbd_free(struct vmm *v);
+
+/* node_create.c: blockdev-create's options */
+int vmm_node_create(struct vmm *v, json_t *options, struct err *err);
+
+/* ---- Block jobs (jobs.c) ---------------------------------------------------- */
+
+struct vmm_job;
+void vmm_jobs_free(struct vmm *v);
+/* For a transaction: a backup that does not run yet. */
+struct vmm_job *vmm_job_backup(struct vmm *v, json_t *args, struct err *err);
+void vmm_job_start(struct vmm_job *j);
+void vmm_job_undo(struct vmm_job *j);
+/* Is the node in a job's hands? */
+bool vmm_node_has_job(struct vmm *v, const struct vmm_node *n);
 
 /* ---- Networks ------------------------------------------------------------- */
 
@@ -97,6 +138,8 @@ struct vmm_plug {
 	struct device *dev;
 	struct vmm_node *node;
 	struct vmm_net *net;
+	struct disk_loops *loops;   /* or NULL; of the iothreads with these indices */
+	struct vmm_object *iothread[16];
 	bool leaving; /* the guest was asked to let go of it */
 	struct vmm_plug *next;
 };

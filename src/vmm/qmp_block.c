@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "device/disk.h"
+#include "image/dirty.h"
 #include "vmm/vmm.h"
 
 static json_t *cmd_add(struct vmm *v, json_t *args, struct err *err)
@@ -89,6 +90,26 @@ static int take_limits(json_t *args, struct throttle_limits *l, bool *any, struc
 	return ret;
 }
 
+/* BlockDirtyInfo, of those that are in order. */
+static void add_bitmaps(const struct vmm_node *n, json_t *info)
+{
+	struct block_bitmap_info i;
+	json_t *list;
+
+	if (!n->block || !block_bitmap_get(n->block, 0, &i))
+		return;
+	list = json_array();
+	for (unsigned k = 0; block_bitmap_get(n->block, k, &i); k++) {
+		json_t *one = json_pack("{s:s,s:I,s:I,s:b,s:b,s:b}", "name", i.name, "count", (json_int_t)i.count, "granularity",
+					(json_int_t)i.granularity, "recording", i.enabled, "busy", 0, "persistent", i.persistent);
+
+		if (one && i.in_use)
+			json_object_set_new(one, "inconsistent", json_true());
+		json_array_append_new(list, one);
+	}
+	json_object_set_new(info, "dirty-bitmaps", list);
+}
+
 /* BlockDeviceInfo. */
 static json_t *node_info(const struct vmm_node *n)
 {
@@ -99,6 +120,11 @@ static json_t *node_info(const struct vmm_node *n)
 				 n->no_flush, "image", image_info(n));
 
 	add_limits(n, info);
+	add_bitmaps(n, info);
+	if (n->block && block_backing(n->block, 1)) {
+		json_object_set_new(info, "backing_file", json_string(image_path(block_backing(n->block, 1))));
+		json_object_set_new(info, "backing_file_depth", json_integer(block_depth(n->block)));
+	}
 	json_object_set_new(info, "write_threshold", json_integer(0));
 	if (n->name)
 		json_object_set_new(info, "node-name", json_string(n->name));

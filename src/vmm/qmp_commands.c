@@ -8,7 +8,7 @@
 #include "device/balloon.h"
 #include "vmm/vmm.h"
 
-static const struct qmp_command *const tables[] = { qmp_commands, qmp_block_commands, qmp_chardev_commands, qmp_tray_commands, qmp_device_commands, qmp_fd_commands };
+static const struct qmp_command *const tables[] = { qmp_commands, qmp_block_commands, qmp_chardev_commands, qmp_tray_commands, qmp_device_commands, qmp_fd_commands, qmp_object_commands, qmp_memory_commands, qmp_state_commands, qmp_job_commands, qmp_graph_commands, qmp_export_commands };
 
 const char *qmp_need_text(json_t *args, const char *name, struct err *err)
 {

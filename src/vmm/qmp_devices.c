@@ -23,10 +23,10 @@ static int pair_from(const char *key, json_t *value, struct option_pair *pair, s
 		snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
 		text = number;
 	}
-	if (!text)
+	if (!text && !json_is_array(value))
 		return err_set(err, EINVAL, "Invalid parameter type for '%.80s', expected: string, integer or boolean", key);
 	pair->key = strdup(key);
-	pair->value = strdup(text);
+	pair->value = text ? strdup(text) : json_dumps(value, JSON_COMPACT); /* of lists properties have the text */
 	return pair->key && pair->value ? 0 : err_set(err, ENOMEM, "no memory for a device");
 }
 

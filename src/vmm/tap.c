@@ -5,20 +5,20 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
-#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "util/log.h"
+#include "util/tap_host.h"
 
 #define HEADER 12u             /* struct virtio_net_hdr_v1 */
 #define FRAME_ROOM (HEADER + 65550u)
+_Static_assert(TAP_QUEUES == TAP_HOST_QUEUES, "as many as can be opened");
 #define BATCH 64               /* frames that one wake-up brings at most */
 
 struct tap;
@@ -217,144 +217,22 @@ static const struct netdev_ops tap_ops = {
 
 /* ---- Opening ------------------------------------------------------------------ */
 
-static const char *what(const struct tap_options *o)
-{
-	return o->option ? o->option : "tap";
-}
-
-static int control(unsigned long request, struct ifreq *r)
-{
-	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), ret;
-
-	if (s < 0)
-		return -errno;
-	ret = ioctl(s, request, r) ? -errno : 0;
-	close(s);
-	return ret;
-}
-
-static int check_name(const char *name, const struct tap_options *o, struct err *err)
-{
-	if (!*name || strlen(name) >= IFNAMSIZ || strpbrk(name, "/ %"))
-		return err_set(err, EINVAL, "%s: '%.40s' is no name of an interface", what(o), name);
-	return 0;
-}
-
-/* A macvtap interface has a character device of its own, named after its index. */
-static int open_macvtap(const struct tap_options *o, int *fd, unsigned n, struct err *err)
-{
-	struct ifreq r = { 0 };
-	char path[64];
-	int ret;
-
-	strcpy(r.ifr_name, o->ifname);
-	ret = control(SIOCGIFINDEX, &r);
-	if (ret)
-		return err_set_errno(err, -ret, "%s: cannot find the interface %s", what(o), o->ifname);
-	snprintf(path, sizeof(path), "/dev/tap%d", r.ifr_ifindex);
-	for (unsigned i = 0; i < n; i++) {
-		struct ifreq set = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (n > 1 ? IFF_MULTI_QUEUE : 0) };
-
-		fd[i] = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-		strcpy(set.ifr_name, o->ifname);
-		if (fd[i] < 0 || ioctl(fd[i], TUNSETIFF, &set))
-			return err_set_errno(err, errno, "%s: cannot open %s, the device of %s", what(o), path, o->ifname);
-	}
-	return 0;
-}
-
-static int open_tap(const struct tap_options *o, int *fd, unsigned n, struct err *err)
-{
-	struct ifreq r = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (n > 1 ? IFF_MULTI_QUEUE : 0) };
-
-	strcpy(r.ifr_name, o->ifname ? o->ifname : "keel%d");
-	for (unsigned i = 0; i < n; i++) {
-		fd[i] = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-		if (fd[i] < 0)
-			return err_set_errno(err, errno, "%s: cannot open /dev/net/tun", what(o));
-		/* The second time the name is the one that the kernel chose. */
-		if (ioctl(fd[i], TUNSETIFF, &r)) {
-			int code = errno;
-
-			return err_set(err, code, "%s: cannot make or use the interface %s: %s%s", what(o), r.ifr_name, strerror(code),
-				       code == EPERM ? "; it takes CAP_NET_ADMIN, or an interface made for this user" :
-				       code == EINVAL && n > 1 ? "; an existing interface must have been made with multi_queue" : "");
-		}
-	}
-	return 0;
-}
-
-static int join_bridge(const char *bridge, const char *name, const struct tap_options *o, struct err *err)
-{
-	struct ifreq r = { 0 };
-	int index, ret;
-
-	strcpy(r.ifr_name, name);
-	ret = control(SIOCGIFINDEX, &r);
-	index = r.ifr_ifindex;
-	strcpy(r.ifr_name, bridge);
-	if (!ret && control(SIOCGIFINDEX, &r))
-		return err_set(err, ENODEV, "%s: there is no bridge %s", what(o), bridge);
-	/* Frames as long as the bridge's others may be. */
-	if (!ret && !control(SIOCGIFMTU, &r)) {
-		strcpy(r.ifr_name, name);
-		ret = control(SIOCSIFMTU, &r);
-	}
-	strcpy(r.ifr_name, bridge);
-	r.ifr_ifindex = index;
-	if (!ret)
-		ret = control(SIOCBRADDIF, &r);
-	return ret ? err_set_errno(err, -ret, "%s: cannot put %s into the bridge %s", what(o), name, bridge) : 0;
-}
-
-static int bring_up(const char *name, const struct tap_options *o, struct err *err)
-{
-	struct ifreq r = { 0 };
-	int ret;
-
-	strcpy(r.ifr_name, name);
-	ret = control(SIOCGIFFLAGS, &r);
-	if (ret || r.ifr_flags & IFF_UP)
-		return ret ? err_set_errno(err, -ret, "%s: cannot find the interface %s", what(o), name) : 0;
-	r.ifr_flags |= IFF_UP;
-	ret = control(SIOCSIFFLAGS, &r);
-	return ret ? err_set_errno(err, -ret, "%s: cannot bring up the interface %s", what(o), name) : 0;
-}
-
 static int open_queues(struct tap_options *o, struct err *err)
 {
-	unsigned n = o->queues ? o->queues : 1;
-	char path[64];
-	struct ifreq r = { 0 };
-	int ret;
+	struct tap_host h = { .what = o->option ? o->option : "tap", .ifname = o->ifname, .bridge = o->bridge, .queues = o->queues };
+	int ret = tap_host_open(&h, err);
 
-	if (n > TAP_QUEUES)
-		return err_set(err, EINVAL, "%s: at most %d queues are possible", what(o), TAP_QUEUES);
-	if ((o->ifname && check_name(o->ifname, o, err)) || (o->bridge && check_name(o->bridge, o, err)))
-		return -err->code;
-	for (unsigned i = 0; i < n; i++)
-		o->fd[i] = -1;
-	o->fds = n;
-	if (o->ifname) {
-		snprintf(path, sizeof(path), "/sys/class/net/%s/macvtap", o->ifname);
-		if (!access(path, F_OK))
-			return open_macvtap(o, o->fd, n, err);
-	}
-	ret = open_tap(o, o->fd, n, err);
-	if (!ret && ioctl(o->fd[0], TUNGETIFF, &r))
-		ret = err_set_errno(err, errno, "%s: cannot ask the interface for its name", what(o));
-	if (!ret && o->bridge)
-		ret = join_bridge(o->bridge, r.ifr_name, o, err);
-	/* Whoever may not change interfaces uses one that is up already. */
-	if (!ret && (o->bridge || !o->ifname))
-		ret = bring_up(r.ifr_name, o, err);
-	return ret;
+	if (ret)
+		return ret;
+	o->fds = h.queues;
+	memcpy(o->fd, h.fd, o->fds * sizeof(h.fd[0]));
+	return 0;
 }
 
 /* One queue; `first` has the interface's properties. */
 static int check_queue(struct tap *t, struct tap_queue *q, struct err *err)
 {
-	int header = HEADER;
+	int header = HEADER, mtu;
 	struct ifreq r = { 0 };
 
 	if (ioctl(q->fd, TUNGETIFF, &r) || (r.ifr_flags & IFF_TUN) || !(r.ifr_flags & IFF_NO_PI))
@@ -371,8 +249,9 @@ static int check_queue(struct tap *t, struct tap_queue *q, struct err *err)
 		ioctl(q->fd, TUNSETOFFLOAD, 0);
 	if (t->n && t->queue[0]->base.vnet_hdr != q->base.vnet_hdr)
 		return err_set(err, EINVAL, "the tap queues differ in whether they have virtio headers");
-	if (!control(SIOCGIFMTU, &r))
-		q->base.mtu = r.ifr_mtu;
+	mtu = tap_host_mtu(r.ifr_name);
+	if (mtu > 0)
+		q->base.mtu = mtu;
 	return 0;
 }
 

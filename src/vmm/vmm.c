@@ -13,8 +13,11 @@
 #include "device/balloon.h"
 #include "device/classes.h"
 #include "device/fw_cfg.h"
+#include "device/root_port.h"
+#include "util/files.h"
 #include "util/log.h"
 #include "vmm/chardev.h"
+#include "vmm/objects.h"
 
 /* ---- Events of the machine ----------------------------------------------- */
 
@@ -267,19 +270,30 @@ static int open_vsock(struct vmm *v, const char *text, struct err *err)
 	return ret ? err_prefix(err, "--vsock") : 0;
 }
 
+static bool is_port(const char *device)
+{
+	return !strncmp(device, ROOT_PORT_CLASS ",", strlen(ROOT_PORT_CLASS) + 1);
+}
+
 static int add_devices(struct vmm *v, struct err *err)
 {
 	const struct vmm_options *o = v->options;
 	struct q35_options q = { .debugcon = o->debugcon, .debug_exit = o->debug_exit, .pvpanic = !o->no_pvpanic,
 				 .root_ports = o->root_ports, .debug_out = v->debugcon };
+	const struct option_pair rng = { "id", "rng0" }, balloon = { "id", "balloon0" };
 	int ret;
 
 	memcpy(q.serial, v->serial, sizeof(q.serial));
 	if (o->firmware)
 		q.debug_port = 0x402; /* where SeaBIOS and OVMF print */
 	ret = q35_init(v->machine, &q, err);
+	for (unsigned i = 0; i < o->devices && !ret; i++)
+		if (is_port(o->device[i])) /* what others go behind */
+			ret = open_device(v, o->device[i], err);
 	if (!ret)
 		vmm_plug_init(v);
+	for (unsigned i = 0; i < o->objects && !ret; i++)
+		ret = vmm_object_option(v, o->object[i], err);
 	for (unsigned i = 0; i < o->disks && !ret; i++)
 		ret = vmm_disk_option(v, o->disk[i], err);
 	for (unsigned i = 0; i < o->nets && !ret; i++)
@@ -290,19 +304,20 @@ static int add_devices(struct vmm *v, struct err *err)
 		ret = open_vsock(v, o->vsock, err);
 	for (unsigned i = 0; i < o->shares && !ret; i++)
 		ret = vmm_share_option(v, o->share[i], err);
-	if (!ret && !o->no_rng && !device_add(v->machine, "virtio-rng-pci", "rng0", err, NULL))
-		ret = -err->code;
+	if (!ret && !o->no_rng)
+		ret = vmm_plug(v, "virtio-rng-pci", &rng, 1, err);
 	if (!ret && !o->no_balloon) {
-		v->balloon = device_add(v->machine, "virtio-balloon-pci", "balloon0", err, NULL);
-		if (!v->balloon)
+		if (vmm_plug(v, "virtio-balloon-pci", &balloon, 1, err))
 			return -err->code;
+		v->balloon = machine_find(v->machine, "balloon0");
 		v->balloon_timer = timer_new(v->loop, balloon_tell, v);
 		if (!v->balloon_timer)
 			return err_set(err, ENOMEM, "no memory for the balloon's timer");
 		virtio_balloon_set_callback(v->balloon, balloon_changed, v);
 	}
 	for (unsigned i = 0; i < o->devices && !ret; i++)
-		ret = open_device(v, o->device[i], err);
+		if (!is_port(o->device[i]))
+			ret = open_device(v, o->device[i], err);
 	return ret;
 }
 
@@ -312,7 +327,7 @@ static int open_boot_file(struct boot_file *f, const char *option, const char *p
 {
 	struct stat st;
 
-	*f = (struct boot_file){ .option = option, .path = path, .fd = open(path, O_RDONLY | O_CLOEXEC) };
+	*f = (struct boot_file){ .option = option, .path = path, .fd = file_open(path, O_RDONLY) };
 	if (f->fd < 0)
 		return err_set_errno(err, errno, "%s: cannot open %s", option, path);
 	if (fstat(f->fd, &st))
@@ -330,7 +345,7 @@ static int open_modules(struct boot_spec *spec, char *text, struct err *err)
 {
 	int ret = 0;
 
-	if (!access(text, F_OK))
+	if (file_passed(text) || !access(text, F_OK))
 		return open_boot_file(&spec->module[spec->modules++], "--initrd", text, err);
 	while (text && !ret) {
 		char *comma = strchr(text, ','), *blank;
@@ -410,12 +425,28 @@ static int setup_boot(struct vmm *v, struct err *err)
 	return ret;
 }
 
+/* "N=PATH": a file that whoever started us has opened. */
+static int take_files(const struct vmm_options *o, struct err *err)
+{
+	for (unsigned i = 0; i < o->files; i++) {
+		char *end;
+		long fd = strtol(o->file[i], &end, 10);
+
+		if (end == o->file[i] || *end != '=' || !end[1] || fd < 3 || fd > 65535 || fcntl((int)fd, F_GETFD) < 0)
+			return err_set(err, EINVAL, "--fd: '%s' is not of the form N=PATH with the number of an open descriptor",
+				       o->file[i]);
+		if (file_pass(end + 1, (int)fd))
+			return err_set(err, ENOMEM, "--fd: no memory");
+	}
+	return 0;
+}
+
 /* ---- Life ---------------------------------------------------------------- */
 
 int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, struct err *err)
 {
 	struct machine_config mc = { .name = o->name, .memory = o->memory, .cpus = o->cpus, .hide_pv = o->hide_pv,
-				    .no_translate = o->no_translate, .native = o->native, .native_always = o->native_always,
+				    .no_translate = o->no_translate, .native = options_native(o), .native_always = o->native_always,
 				    .lockstep = o->lockstep, .engine_cache = o->engine_cache, .loop = loop,
 				     .owner = { machine_event, v } };
 	int ret;
@@ -423,7 +454,9 @@ int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, stru
 	memset(v, 0, sizeof(*v));
 	v->options = o;
 	v->loop = loop;
-	ret = check_memory(o, err);
+	ret = take_files(o, err);
+	if (!ret)
+		ret = check_memory(o, err);
 	if (!ret)
 		ret = choose_engine(v, err);
 	if (ret)
@@ -446,10 +479,13 @@ int vmm_init(struct vmm *v, const struct vmm_options *o, struct loop *loop, stru
 
 void vmm_free(struct vmm *v)
 {
+	vmm_jobs_free(v);
+	vmm_nbd_free(v);
 	qmp_free(v->qmp);
 	machine_free(v->machine);
 	vmm_plugs_free(v);
 	vmm_nodes_free(v);
+	vmm_objects_free(v);
 	vmm_nets_free(v);
 	vmm_fds_free(v);
 	for (unsigned i = 0; i < MAX_SERIALS; i++)

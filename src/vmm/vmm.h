@@ -28,6 +28,9 @@ struct vmm {
 	struct vmm_chardev *chardevs;
 	struct vmm_plug *plugs;
 	struct vmm_fd *fds;
+	struct vmm_object *objects;
+	struct vmm_job *jobs;
+	struct vmm_nbd *nbd; /* or NULL: it does not run */
 	unsigned disks, cards, media; /* made so far by --disk, --net and blockdev-change-medium */
 	struct device *balloon; /* or NULL */
 	struct timer *balloon_timer;
@@ -83,7 +86,7 @@ const struct qmp_command *qmp_command_find(const char *name);
 const char *qmp_need_text(json_t *args, const char *name, struct err *err);
 json_t *qmp_done(int ret);
 /* Tables end with name == NULL. */
-extern const struct qmp_command qmp_commands[], qmp_block_commands[], qmp_chardev_commands[], qmp_tray_commands[], qmp_device_commands[], qmp_fd_commands[];
+extern const struct qmp_command qmp_commands[], qmp_block_commands[], qmp_chardev_commands[], qmp_tray_commands[], qmp_device_commands[], qmp_fd_commands[], qmp_object_commands[], qmp_memory_commands[], qmp_state_commands[], qmp_job_commands[], qmp_graph_commands[], qmp_export_commands[];
 /* The descriptor that came with the command now running; the caller's. -1: none came. */
 int qmp_take_fd(struct qmp_server *s);
 

@@ -93,7 +93,7 @@ static void serve(struct backend *b, struct ring *r)
 
 static void reply(struct backend *b, const uint32_t head[3], const void *payload, uint32_t size)
 {
-	uint8_t m[32];
+	uint8_t m[96];
 	uint32_t h[3] = { head[0], 5, size };
 
 	memcpy(m, h, 12);
@@ -144,10 +144,24 @@ static void handle(struct backend *b, const uint32_t head[3], const uint8_t *p, 
 	case 13:
 		set_event(&r->call, fds[0]);
 		break;
-	case 15:
-		value = 0;
+	case 15: /* protocol features MQ and CONFIG */
+		value = 1 << 0 | 1 << 9;
 		reply(b, head, &value, 8);
 		break;
+	case 17: /* GET_QUEUE_NUM */
+		value = RINGS;
+		reply(b, head, &value, 8);
+		break;
+	case 24: { /* GET_CONFIG: a disk of 1 MiB */
+		uint8_t config[72] = { 0 };
+		uint16_t capacity = 2048;
+
+		memcpy(config, p, 12);
+		memcpy(config + 12, &capacity, 2);
+		assert(head[2] <= sizeof(config));
+		reply(b, head, config, head[2]);
+		break;
+	}
 	case 18:
 		r->on = state[1];
 		break;

@@ -155,7 +155,8 @@ static int add_device(struct fake_machine *f, struct backends *b, const struct d
 
 		snprintf(fd, sizeof(fd), "%d", fake_vhost_new(1));
 		device_set(d, "fd", fd, err);
-		device_set(d, "tag", "harness", err);
+		if (!strcmp(cls->name, "vhost-user-fs-pci"))
+			device_set(d, "tag", "harness", err);
 	}
 	if (!strcmp(cls->name, "virtio-vsock-pci")) {
 		static unsigned n;

@@ -81,6 +81,7 @@ static void test_parse(void **state)
 	assert_int_equal(o.memory, 2ull << 30);
 	assert_int_equal(o.engine, ENGINE_SOFT);
 	assert_true(o.no_translate);
+	assert_false(options_native(&o));
 	assert_int_equal(o.disks, 2);
 	assert_string_equal(o.disk[1], "b");
 	assert_true(o.no_reboot);
@@ -96,6 +97,7 @@ static void test_parse(void **state)
 	assert_int_equal(o.cpus, 1);
 	assert_int_equal(o.engine, ENGINE_AUTO);
 	assert_false(o.no_translate);
+	assert_true(options_native(&o));
 	options_free(&o);
 }
 
