@@ -2,7 +2,7 @@
 #   make              programs in build/bin
 #   make quickstart   install what is needed, build, boot a Debian kernel
 #   make check        all tests       make check-long   the slow proofs
-#   make bench        ratios against QEMU    make bench-engine   programs in the guest; BENCHFLAGS, see bench/engine -h
+#   make bench        ratios against QEMU, libvirtd    make bench-engine   programs in the guest; BENCHFLAGS, see bench/engine -h
 #   make install      honours PREFIX and DESTDIR
 PREFIX ?= /usr/local
 BUILD := build
@@ -35,6 +35,7 @@ check-long: guest
 bench: guest
 	@bench/run $(BUILD)
 	@bench/image $(BUILD)
+	@bench/daemon $(BUILD) --check
 
 bench-engine: guest
 	@bench/engine $(BUILD)/bin/keel-vmm $(BUILD)/guest/vmlinuz --check $(BENCHFLAGS)
