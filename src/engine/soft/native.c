@@ -32,8 +32,10 @@
  * translator's longer time for the same code (at least twice as long, so that
  * much is gained), a way there and back costs.
  */
-#define CREDIT_NS 20000000   /* to begin with: mappings come one by one at first */
+#define CREDIT_NS 4000000    /* to begin with */
 #define CREDIT_MAX_NS 40000000
+#define INVEST_NS 20000000   /* and for mappings, which come one by one at first and stay */
+#define CAUTION_MAX 3u       /* each time that it did not pay halves what the next one may cost */
 #define GAIN 2               /* the translator takes at least three times as long for most code */
 #define ROUNDS 24u           /* to find out what a way there and back costs */
 #define COST_WORST_NS 20000
@@ -184,7 +186,8 @@ void native_tick(struct soft_vcpu *v)
 		return;
 	s->on = true;
 	s->tls = v->seg[SEG_FS].base;
-	s->credit = CREDIT_NS;
+	s->credit = CREDIT_NS >> (s->bans < CAUTION_MAX ? s->bans : CAUTION_MAX);
+	s->invest = INVEST_NS >> (s->bans < CAUTION_MAX ? s->bans : CAUTION_MAX);
 	if (s->stub.pid)
 		s->cpu = stub_cpu(&s->stub);
 	v->native_wanted = true;
@@ -201,6 +204,14 @@ static void leave_alone(struct soft_vcpu *v, struct native_space *s)
 	unpin(v->native);
 }
 
+static void pay(struct native_space *s, int64_t ns, bool mapping)
+{
+	if (mapping && s->invest > 0)
+		s->invest -= ns;
+	else
+		s->credit -= ns;
+}
+
 /* A stretch has ended: what did it bring? */
 static void account(struct soft_vcpu *v, struct native_space *s, uint64_t inside)
 {
@@ -209,7 +220,7 @@ static void account(struct soft_vcpu *v, struct native_space *s, uint64_t inside
 
 	v->native->stretches++;
 	v->native->ticks_inside += inside;
-	s->credit -= e->round_ns + COST_LOOP_NS;
+	pay(s, e->round_ns + COST_LOOP_NS, v->native->fault != NATIVE_NO_FAULT);
 	if (++s->exits == ACCOUNT_EXITS || s->credit < 0) {
 		cpu = stub_cpu(&s->stub);
 		/* Its share of the switches is no gain. */
@@ -297,7 +308,7 @@ static bool flush(struct soft_vcpu *v, struct native_space *s, uint64_t thread)
 
 	spent = stub_cpu(&s->stub) - before;
 	s->cpu += spent;
-	s->credit -= spent + (thread_cpu() - thread);
+	pay(s, spent + (thread_cpu() - thread), true);
 	return ok;
 }
 

@@ -94,7 +94,7 @@ struct native_space {
 	uint64_t last;            /* TSC of the last use */
 	uint64_t tls;             /* FS base of the thread that it was switched on for */
 	/* Does it pay? */
-	int64_t credit;           /* ns */
+	int64_t credit, invest;   /* ns */
 	uint64_t cpu;             /* ns that the process had at the last look */
 	unsigned exits;
 	uint64_t banned_until;
