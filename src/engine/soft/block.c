@@ -426,6 +426,14 @@ static bool cache_open(struct soft_engine *e)
 	return true;
 }
 
+/* Has there been no room for something? Who found it closed comes here, too, maybe after it was opened again. */
+static bool cache_is_full(const struct soft_engine *e)
+{
+	const struct block_cache *c = e->blocks;
+
+	return c->arena.used > c->arena_bytes || c->arena.pages_used > c->arena_pages || trans_full(e);
+}
+
 bool block_renew(struct soft_vcpu *v)
 {
 	struct soft_engine *e = v->engine;
@@ -436,8 +444,7 @@ bool block_renew(struct soft_vcpu *v)
 	if (c->closed && !all_quiet(e))
 		return false;
 	lock_all(c);
-	/* Another vCPU may have done it while this one came here. */
-	if (!c->closed && v->blocks->epoch == c->epoch)
+	if (!c->closed && cache_is_full(e))
 		cache_empty(e);
 	block_quiesce(v);
 	if (c->closed)

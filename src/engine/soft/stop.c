@@ -170,16 +170,19 @@ void soft_unlock_slow(struct soft_vcpu *v)
 
 /* ---- Sleep --------------------------------------------------------------- */
 
-/* What ends a sleep; the rest is caught up with after it. */
-#define REQ_WAKES (REQ_KICK | REQ_IRQ | REQ_NMI | REQ_INIT | REQ_SIPI | REQ_TRAP | REQ_STATE)
+/* What ends a sleep; the rest is caught up with after it. One that waits for a SIPI takes no events. */
+#define REQ_WAKES_WAITING (REQ_KICK | REQ_INIT | REQ_SIPI | REQ_STATE)
+#define REQ_WAKES (REQ_WAKES_WAITING | REQ_IRQ | REQ_NMI | REQ_TRAP)
 
 void soft_sleep(struct soft_vcpu *v)
 {
+	const uint32_t wakes = v->mp_state == CPU_MP_HALTED ? REQ_WAKES : REQ_WAKES_WAITING;
+
 	soft_leave(v);
 	pthread_mutex_lock(&v->sleep_lock);
 	/* Either this sees the request, or soft_wake() sees the sleeper. */
 	atomic_store(&v->park->sleeping, true);
-	while (!(atomic_load(&v->request) & REQ_WAKES))
+	while (!(atomic_load(&v->request) & wakes))
 		pthread_cond_wait(&v->sleep_cond, &v->sleep_lock);
 	atomic_store(&v->park->sleeping, false);
 	pthread_mutex_unlock(&v->sleep_lock);

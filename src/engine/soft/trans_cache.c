@@ -521,7 +521,9 @@ void trans_build(struct soft_vcpu *v, struct block *b)
 		return;
 	if (!t && !(t = v->xl.scratch = malloc(sizeof(*t))))
 		return;
-	pthread_mutex_lock(&te->lock);
+	/* Another vCPU is at it: this one goes on in the interpreter and comes here again, which costs less than to wait. */
+	if (pthread_mutex_trylock(&te->lock))
+		return;
 	if (b->trans || !atomic_load(&b->n))
 		goto out;
 	if (te->used + TRANS_ROOM > te->room) {
@@ -599,7 +601,8 @@ void trans_link(struct soft_vcpu *v, uint32_t site, uint64_t epoch, struct block
 	uint32_t at;
 	int32_t rel;
 
-	pthread_mutex_lock(&te->lock);
+	if (pthread_mutex_trylock(&te->lock))
+		return; /* as in trans_build() */
 	/* Within one epoch neither block's memory is used again. */
 	if (epoch != v->blocks->epoch || epoch != block_epoch(v->engine))
 		goto out;

@@ -383,6 +383,18 @@ static void cache_full(void **state)
 	assert_int_equal(r->v->gpr[R_BX], 0);
 }
 
+/* Two find the cache full at the same time: who comes second, when there is room again, must not throw away what has just been begun. */
+static void emptied_once(void **state)
+{
+	struct rig *r = *state;
+	uint64_t epoch;
+
+	rig_start(r, 0);
+	epoch = block_epoch(r->e);
+	assert_true(block_renew(r->v));
+	assert_int_equal(block_epoch(r->e), epoch);
+}
+
 static pthread_mutex_t device_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* A device that is busy for long: its vCPU holds an instruction of a block all the time. */
@@ -454,7 +466,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(own_block), T(own_block_stores), T(aliased), T(data_beside_code), T(flag_goes_away), T(second_page_remapped),
 		T(second_page_written), T(same_frame_twice), T(second_page_absent), T(code_page_remapped), T(large_code_page_remapped),
-		T(mode_is_part_of_the_key), T(dma_breaks_a_loop), T(cross_modifying), T(publish_race), T(cache_full), T(cache_full_smp),
+		T(mode_is_part_of_the_key), T(dma_breaks_a_loop), T(cross_modifying), T(publish_race), T(cache_full), T(emptied_once), T(cache_full_smp),
 		T(flushed_while_running),
 	};
 

@@ -241,6 +241,29 @@ static void kicks(void **state)
 	assert_int_equal(run(r, 0), VCPU_EXIT_KICK);
 }
 
+/* One that waits for a SIPI sleeps, whatever interrupt may be pending (it takes none). */
+static void waiting_costs_nothing(void **state)
+{
+	struct rig *r = *state;
+	struct job j = { .r = r, .cpu = 1 };
+	struct timespec used;
+	pthread_t thread;
+	clockid_t clock;
+
+	rig_start(r, 1);
+	soft_vcpu(r->vcpu[1])->mp_state = CPU_MP_WAIT_SIPI;
+	soft_request(soft_vcpu(r->vcpu[1]), REQ_IRQ | REQ_NMI);
+	pthread_create(&thread, NULL, job_run, &j);
+	usleep(200000);
+	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+	assert_int_equal(clock_gettime(clock, &used), 0);
+	vcpu_kick(r->vcpu[1]);
+	pthread_join(thread, NULL);
+	assert_int_equal(j.exit, VCPU_EXIT_KICK);
+	assert_int_equal(used.tv_sec, 0);
+	assert_in_range(used.tv_nsec, 0, 20000000);
+}
+
 static void nmi(void **state)
 {
 	struct rig *r = *state;
@@ -663,7 +686,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, rig_teardown)
 	const struct CMUnitTest tests[] = {
-		T(tour), T(tour_stepped), T(code_in_device), T(triple_fault), T(hlt_and_msi), T(hlt_no_lost_wakeups), T(kicks),
+		T(tour), T(tour_stepped), T(code_in_device), T(triple_fault), T(hlt_and_msi), T(hlt_no_lost_wakeups), T(kicks), T(waiting_costs_nothing),
 		T(nmi), T(shadows), T(single_step), T(breakpoint), T(data_breakpoint), T(stepping), T(code_limit), T(atomics),
 		T(atomics_split), T(slots_change), T(ipi_wakes_ap), T(power_on_tsc), T(state_refused),
 		T(atomics_split), T(slots_change), T(ipi_wakes_ap), T(state_round_trip), T(state_refused),
