@@ -5,13 +5,16 @@
  * comes back. Measured here, in nanoseconds: the way out of ring 3 and back with
  * nothing in between, first by a port access (the cheapest exit there is), then
  * by SYSCALL into two instructions of ring 0 that do one, as it would have to be;
- * and the same for the native tier: a traced process and PTRACE_SYSEMU.
+ * and the same for the native tier: a traced process and PTRACE_SYSEMU, with and
+ * without its vector state.
  *
- *   gcc -O2 -o hybrid bench/hybrid.c && taskset 1 ./hybrid
+ *   gcc -O2 -o /tmp/hybrid bench/hybrid.c && taskset 1 /tmp/hybrid
  */
+#include <elf.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -115,8 +119,10 @@ static double kvm_trip(int kvm, const uint8_t *user, size_t size)
 	return best;
 }
 
-static double traced_trip(void)
+static double traced_trip(bool vectors)
 {
+	static uint8_t area[8192];
+	struct iovec xstate = { area, sizeof(area) };
 	struct user_regs_struct regs;
 	double best = 1e9;
 	int status;
@@ -138,6 +144,11 @@ static double traced_trip(void)
 		for (unsigned i = 0; i < ROUNDS; i++) {
 			ptrace(PTRACE_GETREGS, pid, 0, &regs);
 			ptrace(PTRACE_SETREGS, pid, 0, &regs);
+			if (vectors) {
+				xstate.iov_len = sizeof(area);
+				ptrace(PTRACE_GETREGSET, pid, NT_X86_XSTATE, &xstate);
+				ptrace(PTRACE_SETREGSET, pid, NT_X86_XSTATE, &xstate);
+			}
 			ptrace(PTRACE_SYSEMU, pid, 0, 0);
 			waitpid(pid, &status, __WALL);
 		}
@@ -161,7 +172,8 @@ int main(void)
 	static const uint8_t port[] = { 0xe6, 0x80, 0xeb, 0xfc }, call[] = { 0x0f, 0x05, 0xeb, 0xfc }; /* 1: out or syscall; jmp 1b */
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
-	print("traced process, registers fetched and set", traced_trip());
+	print("traced process, registers fetched and set", traced_trip(false));
+	print("the same with the vector state", traced_trip(true));
 	need(kvm, "/dev/kvm");
 	print("KVM, OUT in ring 3", kvm_trip(kvm, port, sizeof(port)));
 	print("KVM, SYSCALL, OUT, SYSRET", kvm_trip(kvm, call, sizeof(call)));

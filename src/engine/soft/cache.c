@@ -16,7 +16,7 @@
 /* However many vCPUs there are: below this code is thrown away faster than it is made. */
 #define CACHE_SHARED_MIN (4ull << 20)
 #define CODE_PERCENT 45u
-#define SPACES_PERCENT 25u
+#define SPACES_PERCENT 10u
 
 uint64_t cache_limit(const struct soft_engine *e)
 {
@@ -35,7 +35,7 @@ uint64_t cache_native_spaces(const struct soft_engine *e)
 
 static uint64_t native_bytes(const struct soft_engine *e)
 {
-	if (!e->engine.config.native || e->engine.config.lockstep)
+	if (!e->engine.config.native)
 		return 0;
 	return cache_native_spaces(e) + NATIVE_CODE_PAGES * PAGE_BYTES;
 }

@@ -29,14 +29,13 @@
 
 /*
  * An account for each space, in ns of CPU time: a nanosecond there saves the
- * translator's longer time for the same code (at least twice as long, so that
- * much is gained), a way there and back costs.
+ * translator's longer time for the same code, a way there and back costs.
  */
 #define CREDIT_NS 4000000    /* to begin with */
 #define CREDIT_MAX_NS 40000000
 #define INVEST_NS 20000000   /* and for mappings, which come one by one at first and stay */
 #define CAUTION_MAX 3u       /* each time that it did not pay halves what the next one may cost */
-#define GAIN 2               /* the translator takes at least three times as long for most code */
+#define GAIN 2               /* times what is spent there: for most code the translator takes three times as long or more */
 #define ROUNDS 24u           /* to find out what a way there and back costs */
 #define COST_WORST_NS 20000
 #define COST_LOOP_NS 4000    /* what the engine does around it */

@@ -33,8 +33,8 @@
 #define NATIVE_CS 0x33u /* of user code, as Linux has it; Windows has the same */
 #define NATIVE_SS 0x2bu
 #define NATIVE_FDS 4u
-#define NATIVE_PATCHED 256u /* pages in use at a time */
-#define NATIVE_CODE_PAGES 512u
+#define NATIVE_PATCHED 128u /* pages in use at a time */
+#define NATIVE_CODE_PAGES 256u
 
 /* ---- The process (native_stub.c) ----------------------------------------- */
 

@@ -229,10 +229,10 @@ bool native_code_wanted(struct soft_vcpu *v, uint64_t gpa)
 
 /* ---- Which code may run -------------------------------------------------------- */
 
-/* F3 0F C7 F8 and on; without F3 it is RDSEED. */
+/* F3, REX or not, 0F C7 F8 and on; without F3 it is RDSEED. */
 static bool is_rdpid(const uint8_t *at)
 {
-	return at[2] >= 0xf8 && (at[-1] == 0xf3 || at[-2] == 0xf3);
+	return at[2] >= 0xf8 && (at[-1] == 0xf3 || (at[-2] == 0xf3 && (at[-1] & 0xf0) == 0x40)); /* REX */
 }
 
 /* Does the 0F at `at` belong to an instruction of those that must not run there? There are two bytes before. */

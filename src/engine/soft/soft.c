@@ -31,6 +31,8 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 	}
 	e->engine.ops = &engine_soft_ops;
 	e->engine.config = *config;
+	/* What runs natively can't be compared. */
+	e->engine.config.native &= !config->lockstep;
 	if (config->lockstep && config->no_translate) {
 		err_set(err, EINVAL, "engine soft: lockstep=on compares translated code: leave translate=off out");
 		free(e);
@@ -45,7 +47,7 @@ static struct engine *soft_create(const struct engine_config *config, struct err
 		goto fail;
 	if (!config->no_translate)
 		trans_engine_init(e);
-	if (config->native && !config->lockstep)
+	if (e->engine.config.native)
 		native_engine_init(e);
 	return &e->engine;
 fail:
