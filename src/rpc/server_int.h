@@ -29,6 +29,7 @@ struct rpc_server {
 	struct timer *keepalive;
 	unsigned keepalive_seconds, keepalive_count;
 	struct timer *login_timer;
+	bool login_armed; /* it is to come */
 	struct rpc_access *access;
 	const struct rpc_access_names *access_names;
 };

@@ -32,6 +32,7 @@ static void on_login_timer(void *opaque)
 			next = c->login_until;
 		}
 	}
+	s->login_armed = next;
 	if (next)
 		timer_arm(s->login_timer, next);
 }
@@ -57,8 +58,12 @@ int login_begin(struct rpc_client *c, struct rpc_tls *tls, struct err *err)
 	setsockopt(c->conn.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	c->logging_in = true;
 	c->login_until = monotonic_ns() + s->limits.login_seconds * UINT64_C(1000000000);
-	if (!s->nlogins++)
+	s->nlogins++;
+	/* Who comes later has a later end, so one that is armed is right. */
+	if (!s->login_armed) {
+		s->login_armed = true;
 		timer_arm(s->login_timer, c->login_until);
+	}
 	return 0;
 }
 
