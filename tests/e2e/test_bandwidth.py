@@ -13,7 +13,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("iperf3"), reason="iperf3 is no
 SERVER = "say listening; iperf3 -s -p 5201 --one-off >/dev/null 2>&1; iperf3 -s -p 5201 --one-off >/dev/null 2>&1\n"
 CLIENT = """ping -c 1 -s 8900 -W 5 10.9.0.1 >/dev/null && say ping
 for way in '' -R; do
-	iperf3 -c 10.9.0.1 -p 5201 -t 3 -O 1 -J $way >/tmp/j 2>&1
+	for try in 1 2 3 4 5 6; do # the server may not listen yet, or not again
+		iperf3 -c 10.9.0.1 -p 5201 -t 3 -O 1 -J $way >/tmp/j 2>&1 && break
+		sleep 1
+	done
 	say "rate$way $(sed -n '/"sum_received"/,/}/ s/.*"bits_per_second":[[:space:]]*\\([0-9]*\\).*/\\1/p' /tmp/j)"
 done
 """
